@@ -1,0 +1,291 @@
+"""
+The nouns of rotator: what is wanted and what is seen.
+
+Rules that must stay true here:
+
+- Frozen data only, no behaviour beyond properties that restate the data.
+- No bytes of certificates or keys: the edge parses a PEM once, everything inside sees `Leaf` and `Authority`.
+- An authority is named by its key id (`IssuerId`), never by its common name; a certificate by serial *and* issuer.
+- Every moment is an aware UTC ``datetime`` in whole seconds, every duration a ``timedelta``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NewType
+
+SubjectName = NewType("SubjectName", str)
+"""A certificate's, trust domain's or token's name in the configuration."""
+
+TrustDomainName = NewType("TrustDomainName", str)
+"""A SPIFFE trust domain, without ``spiffe://``."""
+
+IssuerId = NewType("IssuerId", str)
+"""The subject key identifier of a signing authority, lower-case hex without separators."""
+
+Serial = NewType("Serial", str)
+"""A certificate's serial number, lower-case hex, no separators, no leading zeros."""
+
+
+class SubjectKind(StrEnum):
+    """What a subject is; the word stands in ``status`` and in the ledger."""
+
+    CERTIFICATE = "certificate"
+    TRUST_DOMAIN = "trust_domain"
+    TOKEN = "token"  # noqa: S105 -- a kind of subject, not a secret
+
+
+class KeyType(StrEnum):
+    """Key algorithms that may be configured. EC P-256 is the default: thousands of times cheaper to make than RSA."""
+
+    ECDSA_P256 = "ecdsa-p256"
+    ECDSA_P384 = "ecdsa-p384"
+    RSA_2048 = "rsa-2048"
+    RSA_3072 = "rsa-3072"
+    ED25519 = "ed25519"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """One CA certificate."""
+
+    id: IssuerId
+    serial: Serial
+    sha256: str
+    """SHA-256 of the DER, lower-case hex."""
+    subject: str
+    """RFC 4514 string."""
+    parent: IssuerId | None
+    """Authority key identifier; None or equal to ``id`` for a self-signed one."""
+    not_before: datetime
+    not_after: datetime
+    spki_sha256: str
+    path_length: int | None = None
+    self_signed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """One end-entity certificate."""
+
+    serial: Serial
+    sha256: str
+    subject: str
+    spiffe_id: str | None
+    dns_names: tuple[str, ...] = ()
+    issuer: IssuerId
+    """Authority key identifier of the certificate that signed it."""
+    not_before: datetime
+    not_after: datetime
+    chain_not_after: datetime
+    """Earliest notAfter of the leaf and of every certificate sent above it."""
+    spki_sha256: str
+    key_type: KeyType | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One CA generation of a trust domain: the n-th signing authority that rotator prepared for it."""
+
+    number: int
+    """Counts from 1 and never falls, also after a rollback."""
+    authority: Authority
+    reference: str
+    """The signer's own name for it (at Vault: the issuer's UUID)."""
+    can_sign: bool = True
+    """Its key is there and it is neither revoked nor disabled."""
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What one directory or Secret holds now; parsed, without the key."""
+
+    target: str
+    """Where, as people name it: ``directory:/etc/airflow/tls``."""
+    number: int
+    """Counts the publications of this target; the precondition of the next write."""
+    leaf: Leaf | None
+    bundle: tuple[Authority, ...] = ()
+    key_matches: bool = False
+    """The private key beside the leaf belongs to it."""
+    leaf_published_at: datetime | None = None
+    """When this leaf first stood here, carried over when only the bundle changed."""
+    bundle_published_at: datetime | None = None
+    problem: str | None = None
+    """Why it cannot be used, in words, or None."""
+    subject: SubjectName | None = None
+    rotation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What one probe saw a consumer use, by the consumer's own report or by a handshake."""
+
+    probe: str
+    """Which probe, as people name it: ``envoy_admin:http://127.0.0.1:9901``."""
+    seen_at: datetime
+    reachable: bool
+    serial: Serial | None = None
+    """Serial of the leaf in use; None if this probe cannot see it."""
+    bundle: frozenset[str] | None = None
+    """SHA-256 or serials of every CA certificate the consumer trusts; None if this probe cannot see it."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedCertificate:
+    """A certificate that is wanted (a ``certificates:`` entry of the configuration)."""
+
+    name: SubjectName
+    trust_domain: TrustDomainName
+    identity: str
+    """The SPIFFE ID."""
+    dns_names: tuple[str, ...] = ()
+    lifetime: timedelta
+    key: KeyType = KeyType.ECDSA_P256
+    also_trust: tuple[TrustDomainName, ...] = ()
+    rolls: tuple[SubjectName, ...] = ()
+    """Workloads that load this certificate at their start."""
+
+    @property
+    def trusts(self) -> tuple[TrustDomainName, ...]:
+        """Every trust domain whose authorities belong into this certificate's bundle, its own first."""
+        return (self.trust_domain, *self.also_trust)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateWant:
+    """What one certificate should be right now, given the phase its trust domains are in."""
+
+    certificate: ManagedCertificate
+    signer: Authority | None
+    """Who signs now; None while the trust domain has no active authority."""
+    accepted: frozenset[IssuerId]
+    """Authorities under which the present leaf may stay (more than one in the middle of a CA rotation)."""
+    bundle: tuple[Authority, ...]
+    """The trust bundle that should be published, newest first."""
+    asked: AskedFor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedFor:
+    """A person's or a rule's request to reissue."""
+
+    rotation_id: str
+    emergency: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the world shows of one certificate."""
+
+    publications: tuple[Publication | None, ...]
+    """One per configured target, in order; None where nothing has ever been published."""
+    served: tuple[Served, ...] = ()
+    revoked: bool = False
+    members: tuple[Member, ...] = ()
+    """Every member of every workload that this certificate rolls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One process, unit or pod of a workload."""
+
+    workload: SubjectName
+    name: str
+    running: bool
+    ready: bool
+    """It is running and proven to take work (consumes its queues, passes its readiness probe)."""
+    started_at: datetime | None
+    draining: bool = False
+    """It takes no new work."""
+    busy: int | None = None
+    """Units of work still running or reserved; None if that cannot be seen."""
+    queues: frozenset[str] = frozenset()
+    """Queues it consumes, or consumed before it was drained."""
+    identity: str = ""
+    """What tells this run of the member from the next (pid and start time, pod UID)."""
+
+
+class IntentKind(StrEnum):
+    """What somebody wants to happen to a trust domain's authority. Only the journal knows; the world does not."""
+
+    ROTATE = "rotate"
+    ROLL_BACK = "roll_back"
+    COMPROMISE = "compromise"
+    """Its own phases, its own typed confirmation; no setting turns an ordinary rotation into it (law 8)."""
+
+
+class Phase(StrEnum):
+    """Where a trust domain stands. Facts, computed from what is seen."""
+
+    ABSENT = "absent"
+    STEADY = "steady"
+    PREPARED = "prepared"
+    TRUSTED = "trusted"
+    ACTIVATED = "activated"
+    REISSUED = "reissued"
+    RETIRED = "retired"
+
+
+class AtDeadline(StrEnum):
+    """The operator's written choice for the trust deadline (law 1)."""
+
+    HOLD = "hold"
+    PROCEED = "proceed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityIntent:
+    """What is under way for a trust domain's authority; opened by the schedule or by a person."""
+
+    rotation_id: str
+    kind: IntentKind
+    since: datetime
+    from_generation: int | None
+    """The generation that signed when the intent was opened."""
+    to_generation: int | None = None
+    """The successor, once it has been prepared."""
+    trust_published_at: datetime | None = None
+    """When {old, new} was first published everywhere: minimum overlap and trust deadline count from here."""
+    activated_at: datetime | None = None
+    emergency: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelyingParty:
+    """One certificate's consumer, as the trust domain's authority sees it."""
+
+    name: SubjectName
+    published: frozenset[IssuerId] | None
+    """This trust domain's authorities in the bundle it was given; None if nothing was published yet."""
+    acknowledged: frozenset[IssuerId]
+    """Those that it has been proven to trust now. Never includes one that is not in a live bundle."""
+    reachable: bool = True
+    """False: no probe reached it; it counts as live until ``last_leaf_not_after`` (law 1)."""
+    leaf_issuer: IssuerId | None = None
+    """Who signed the leaf published for it, if that leaf is of this trust domain."""
+    leaf_not_after: datetime | None = None
+    served_issuer: IssuerId | None = None
+    """Who signed the leaf that it has been proven to use; None if unknown or of another trust domain."""
+    last_leaf_not_after: datetime | None = None
+    """When the last leaf that it may still use ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthoritySeen:
+    """What the world shows of one trust domain."""
+
+    generations: tuple[Generation, ...]
+    """All that the signer knows, expired ones included, ascending by number."""
+    active: IssuerId | None
+    """Who signs now, as the signer itself says (for a standalone domain: the mount's pointer)."""
+    parties: tuple[RelyingParty, ...] = ()
+    highest_number: int = 0
+    """The highest generation number ever used, deleted ones included."""
+    stray_until: Mapping[IssuerId, datetime] = field(default_factory=dict)
+    """For each authority, when the last leaf that it ever signed ends, published or not, as far as the ledger knows."""

@@ -1,0 +1,1 @@
+"""Certificates, requests and bundles: pure functions over bytes, with ``cryptography`` and nothing else."""
