@@ -63,7 +63,7 @@ class LeafOrder:
 
     csr_pem: bytes
     spki_sha256: str
-    """The client-chosen id of this order: it stands in the intent before the call, and finds the orphan after a crash."""
+    """The client-chosen id of this order: it stands in the intent before the call, and finds the orphan."""
     identity: str
     dns_names: tuple[str, ...]
     lifetime: timedelta
@@ -279,7 +279,7 @@ class Drainer(Protocol):
     """Takes work away from members and sees what they still do."""
 
     def inspect(self, members: Sequence[Member]) -> tuple[Member, ...]:
-        """Return *members* with ``draining``, ``busy``, ``queues`` and ``ready`` filled in; arguments of work redacted."""
+        """Return *members* with ``draining``, ``busy``, ``queues`` and ``ready`` filled in; arguments redacted."""
         ...
 
     def drain(self, member: Member) -> None:

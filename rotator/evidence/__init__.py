@@ -1,0 +1,1 @@
+"""Records, the log made of them, and every check of it."""

@@ -1,0 +1,1 @@
+"""Journal and ledger in one database."""

@@ -1,0 +1,1 @@
+"""Airflow and its Celery workers."""

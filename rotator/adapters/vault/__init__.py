@@ -1,0 +1,1 @@
+"""Vault and OpenBao: the corporate PKI's door."""
