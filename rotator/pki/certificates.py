@@ -1,5 +1,5 @@
 """
-PEM at the edge, `Leaf` and `Authority` inside: parsing, chain verification at a given moment, SPIFFE and RFC 5280 rules.
+PEM at the edge, `Leaf` and `Authority` inside: parsing, verification at a given moment, SPIFFE and RFC 5280 rules.
 
 Rules that must stay true here:
 
