@@ -4,7 +4,7 @@ A clock that a test moves by hand.
 Rules that must stay true here:
 
 - The wall clock and the monotonic one move together under `advance`; `jump` moves the wall clock alone (law 20).
-- `wait` never sleeps for *timeout*: it moves the clock itself, or, with ``moves_itself=False``, waits until a test does.
+- `wait` never sleeps: it moves the clock itself, or, with ``moves_itself=False``, waits until a test does.
 """
 
 from __future__ import annotations

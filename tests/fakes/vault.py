@@ -1,0 +1,324 @@
+"""
+A corporate PKI and one PKI mount per trust domain, in memory.
+
+Rules that must stay true here:
+
+- `FakeIssuer` and `FakeAuthorities` pass the contract suites that the real server passes.
+- Every call that would go to the server goes through `Faults.call`, in the order in which the real adapter makes
+  them, so a test can crash at call *n*, before or after its effect.
+- Several adapters over one `FakeVault` see the same server: a fresh engine after a crash takes new ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from rotator.core.model import Generation, Serial, TrustDomainName
+from rotator.errors import Conflict, Rejected
+from rotator.pki.certificates import (
+    authority_key_id,
+    leaf_of,
+    parse_certificates,
+    serial_of,
+    sha256_of,
+    spki_sha256_of,
+    uri_names,
+)
+from rotator.ports import (
+    AuthorityOrder,
+    Clock,
+    HeldAuthorities,
+    IssuedCertificate,
+    IssuedLeaf,
+    LeafOrder,
+    PreparedAuthority,
+)
+from tests.fakes.certificate_authority import FakeCA, spki_sha256
+from tests.fakes.faults import Faults
+
+Answer = Callable[[bytes], bytes]
+
+
+@dataclass
+class _Entry:
+    """One certificate on a mount's own list."""
+
+    certificate: x509.Certificate
+    revoked_at: datetime | None = None
+
+
+@dataclass
+class _Signer:
+    """One issuer of a trust domain's mount."""
+
+    reference: str
+    ca: FakeCA
+    key_name: str
+    number: int | None = None
+    """None until it has been named: installed, and not ready."""
+
+
+@dataclass
+class _Mount:
+    """One trust domain's PKI mount."""
+
+    keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
+    signers: dict[str, _Signer] = field(default_factory=dict)
+    issued: dict[Serial, _Entry] = field(default_factory=dict)
+    pointer: str | None = None
+
+
+class FakeVault:
+    """The server. Ask it for the adapters of a trust domain."""
+
+    def __init__(self, clock: Clock, *, corporate_lifetime: timedelta = timedelta(days=3650)) -> None:
+        """Start with a corporate issuing CA that is a day old and lives for *corporate_lifetime* from now."""
+        self.clock = clock
+        self.faults = Faults()
+        self.corporate = FakeCA(
+            "Corp Issuing",
+            "corp.example",
+            clock.now() - timedelta(days=1),
+            clock.now() + corporate_lifetime,
+            path_length=1,
+        )
+        self.signed: dict[Serial, _Entry] = {}
+        """What the corporate PKI has signed."""
+        self.answer: Answer = bytes
+        """Replaces every signed leaf on its way back: a hostile or broken server."""
+        self._mounts: dict[TrustDomainName, _Mount] = {}
+        self._lock = threading.RLock()
+
+    def issuer(self, trust_domain: TrustDomainName) -> FakeIssuer:
+        """Return the issuer of *trust_domain*'s leaves."""
+        return FakeIssuer(self, trust_domain)
+
+    def authorities(self, trust_domain: TrustDomainName) -> FakeAuthorities:
+        """Return the keeper of *trust_domain*'s generations."""
+        return FakeAuthorities(self, trust_domain)
+
+    def mount(self, trust_domain: TrustDomainName) -> _Mount:
+        """Return *trust_domain*'s mount, empty at first."""
+        with self._lock:
+            return self._mounts.setdefault(trust_domain, _Mount())
+
+    @contextmanager
+    def call(self, name: str) -> Iterator[str]:
+        """Make the call *name*; give its request id."""
+        with self.faults.call(name), self._lock:
+            yield str(uuid.uuid4())
+
+
+def _listed(entry: _Entry) -> IssuedCertificate:
+    """Return *entry* as the CA's list shows it."""
+    certificate = entry.certificate
+    try:
+        is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        is_authority = False
+    return IssuedCertificate(
+        serial=serial_of(certificate),
+        sha256=sha256_of(certificate),
+        spki_sha256=spki_sha256_of(certificate),
+        subject=certificate.subject.rfc4514_string(),
+        issuer=authority_key_id(certificate),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        revoked_at=entry.revoked_at,
+        is_authority=is_authority,
+    )
+
+
+class FakeIssuer:
+    """Signs the leaves of one trust domain."""
+
+    def __init__(self, vault: FakeVault, trust_domain: TrustDomainName) -> None:
+        """Serve *trust_domain* from *vault*."""
+        self._vault = vault
+        self._trust_domain = trust_domain
+        self._mount = vault.mount(trust_domain)
+
+    def _call(self, name: str) -> AbstractContextManager[str]:
+        return self._vault.call(f"issuer.{name}")
+
+    def sign(self, order: LeafOrder) -> IssuedLeaf:
+        """Have *order* signed by its own generation."""
+        now = self._vault.clock.now()
+        with self._call("sign") as request_id:
+            signer = self._signer(order.signer)
+            if not order.identity.startswith(f"spiffe://{self._trust_domain}/"):
+                raise Rejected(f"the role does not allow {order.identity}")
+            chain = signer.ca.sign(order.csr_pem, order.identity, order.lifetime, now, dns_names=order.dns_names)
+            certificate = parse_certificates(chain, source="the fake's own answer")[0]
+            if certificate.not_valid_after_utc > signer.ca.certificate.not_valid_after_utc:
+                raise Rejected(f"a leaf of {order.lifetime} would outlive generation {order.signer.number}")
+            self._mount.issued[serial_of(certificate)] = _Entry(certificate)
+        chain = self._vault.answer(chain)
+        leaf = leaf_of(parse_certificates(chain, source="the issuer's answer"))
+        if leaf.spki_sha256 != order.spki_sha256 or spki_sha256(order.csr_pem) != order.spki_sha256:
+            raise Rejected(f"the certificate for {order.identity} holds another key than the request")
+        if leaf.spiffe_id != order.identity or set(leaf.dns_names) != set(order.dns_names):
+            raise Rejected(f"the certificate for {order.identity} names something else")
+        return IssuedLeaf(chain_pem=chain, leaf=leaf, request_id=request_id)
+
+    def revoke(self, serial: Serial) -> str | None:
+        """Revoke one leaf."""
+        with self._call("revoke") as request_id:
+            if serial not in self._mount.issued:
+                raise Rejected(f"no certificate {serial} was issued here")
+            entry = self._mount.issued[serial]
+            entry.revoked_at = entry.revoked_at or self._vault.clock.now()
+            return request_id
+
+    def revoked(self, signer: Generation) -> frozenset[Serial]:
+        """Return the serials on *signer*'s CRL."""
+        with self._call("crl"):
+            self._signer(signer)
+            return frozenset(
+                serial
+                for serial, entry in self._mount.issued.items()
+                if entry.revoked_at is not None and authority_key_id(entry.certificate) == signer.authority.id
+            )
+
+    def issued(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
+        """Return the mount's list."""
+        with self._call("list"):
+            return tuple(_listed(entry) for serial, entry in self._mount.issued.items() if serial not in known)
+
+    def _signer(self, generation: Generation) -> _Signer:
+        """Return the mount's issuer behind *generation*."""
+        found = self._mount.signers.get(generation.reference)
+        if found is None or found.key_name not in self._mount.keys:
+            raise Rejected(f"generation {generation.number} cannot sign")
+        return found
+
+
+class FakeAuthorities:
+    """Keeps the CA generations of one trust domain."""
+
+    def __init__(self, vault: FakeVault, trust_domain: TrustDomainName) -> None:
+        """Serve *trust_domain* from *vault*."""
+        self._vault = vault
+        self._trust_domain = trust_domain
+        self._mount = vault.mount(trust_domain)
+
+    def _call(self, name: str) -> AbstractContextManager[str]:
+        return self._vault.call(f"authorities.{name}")
+
+    def observe(self) -> HeldAuthorities:
+        """Return what the mount holds."""
+        with self._call("observe"):
+            named = sorted(
+                (signer for signer in self._mount.signers.values() if signer.number is not None),
+                key=lambda signer: signer.number or 0,
+            )
+            active = [signer.ca.authority.id for signer in named if signer.reference == self._mount.pointer]
+            return HeldAuthorities(
+                generations=tuple(self._generation(signer) for signer in named),
+                active=active[0] if active else None,
+                certificates_pem={signer.ca.authority.id: signer.ca.pem for signer in named},
+            )
+
+    def _generation(self, signer: _Signer) -> Generation:
+        entry = self._vault.signed.get(signer.ca.authority.serial)
+        revoked = entry is not None and entry.revoked_at is not None
+        return Generation(
+            number=signer.number or 0,
+            authority=signer.ca.authority,
+            reference=signer.reference,
+            can_sign=signer.key_name in self._mount.keys and not revoked,
+            revoked=revoked,
+        )
+
+    def prepare(self, order: AuthorityOrder) -> PreparedAuthority:
+        """Make the generation, unless it is there already."""
+        held = self.observe()
+        for generation in held.generations:
+            if generation.number == order.number:
+                if generation.authority.not_after <= self._vault.clock.now() or not generation.can_sign:
+                    raise Conflict(f"generation {order.number} of {self._trust_domain} exists and cannot sign")
+                return PreparedAuthority(generation=generation, request_id=None)
+        self._clean_up()
+        key_name = f"g{order.number}"
+        with self._call("generate"):
+            self._mount.keys[key_name] = key = ec.generate_private_key(ec.SECP256R1())
+        name = f"{self._trust_domain} CA g{order.number} {order.rotation_id[:8]}"
+        now = self._vault.clock.now()
+        ca = FakeCA(
+            name,
+            self._trust_domain,
+            now - timedelta(seconds=1),
+            now + order.lifetime,
+            self._vault.corporate,
+            key=key,
+        )
+        order.announce(ca.authority.spki_sha256)
+        with self._call("sign_intermediate") as request_id:
+            self._vault.signed[ca.authority.serial] = _Entry(ca.certificate)
+        if ca.certificate.not_valid_after_utc > self._vault.corporate.certificate.not_valid_after_utc:
+            raise Rejected(f"generation {order.number} of {self._trust_domain} would outlive its parent")
+        signer = _Signer(reference=str(uuid.uuid4()), ca=ca, key_name=key_name)
+        with self._call("set_signed"):
+            self._mount.signers[signer.reference] = signer
+        with self._call("name"):
+            signer.number = order.number
+        return PreparedAuthority(generation=self._generation(signer), request_id=request_id)
+
+    def _clean_up(self) -> None:
+        """Remove issuers that were never named and keys without issuer: an earlier try ended there."""
+        for unnamed in [signer for signer in self._mount.signers.values() if signer.number is None]:
+            with self._call("delete_issuer"):
+                del self._mount.signers[unnamed.reference]
+        used = {signer.key_name for signer in self._mount.signers.values()}
+        for key_name in sorted(set(self._mount.keys) - used):
+            with self._call("delete_key"):
+                del self._mount.keys[key_name]
+
+    def activate(self, generation: Generation) -> str | None:
+        """Move the pointer."""
+        with self._call("activate") as request_id:
+            signer = self._mount.signers.get(generation.reference)
+            if signer is None or signer.key_name not in self._mount.keys:
+                raise Rejected(f"generation {generation.number} of {self._trust_domain} cannot sign")
+            self._mount.pointer = generation.reference
+            return request_id
+
+    def retire(self, generation: Generation, *, revoke: bool) -> str | None:
+        """Remove *generation* and its key, after revoking it at its parent if asked."""
+        request_id = self.revoke_authority(generation.authority.serial) if revoke else None
+        signer = self._mount.signers.get(generation.reference)
+        if signer is None:
+            return request_id
+        with self._call("delete_issuer") as deleted:
+            del self._mount.signers[generation.reference]
+            if self._mount.pointer == generation.reference:
+                self._mount.pointer = None
+        with self._call("delete_key"):
+            self._mount.keys.pop(signer.key_name, None)
+        return request_id or deleted
+
+    def strays(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
+        """Return the CA certificates that the corporate PKI signed for this trust domain."""
+        with self._call("strays"):
+            return tuple(
+                _listed(entry)
+                for serial, entry in self._vault.signed.items()
+                if serial not in known and f"spiffe://{self._trust_domain}" in uri_names(entry.certificate)
+            )
+
+    def revoke_authority(self, serial: Serial) -> str | None:
+        """Revoke one CA certificate at the corporate PKI."""
+        with self._call("revoke_authority") as request_id:
+            if serial not in self._vault.signed:
+                raise Rejected(f"the corporate PKI did not sign {serial}")
+            entry = self._vault.signed[serial]
+            entry.revoked_at = entry.revoked_at or self._vault.clock.now()
+            return request_id
