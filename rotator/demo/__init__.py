@@ -1,0 +1,1 @@
+"""The main job on embedded parts: what `rotator demo` starts, drives, watches and reports."""
