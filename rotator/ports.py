@@ -35,6 +35,9 @@ from rotator.core.model import (
     SubjectName,
     TrustDomainName,
 )
+from rotator.core.model import (
+    Severity as Severity,  # noqa: PLC0414 -- core owns the word, whoever speaks to the notifier takes it from here
+)
 from rotator.pki.certificates import Material
 
 
@@ -462,13 +465,6 @@ class Lease(Protocol):
     def release(self) -> None:
         """Give it back."""
         ...
-
-
-class Severity(StrEnum):
-    """How much attention an alert asks for."""
-
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,13 @@ class SubjectKind(StrEnum):
     TOKEN = "token"  # noqa: S105 -- a kind of subject, not a secret
 
 
+class Severity(StrEnum):
+    """How much attention an alert asks for."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
 class KeyType(StrEnum):
     """Key algorithms that may be configured. EC P-256 is the default: thousands of times cheaper to make than RSA."""
 
@@ -205,6 +212,8 @@ class Member:
     """It takes no new work."""
     busy: int | None = None
     """Units of work still running or reserved; None if that cannot be seen."""
+    idle_seen: int = 0
+    """How many observations in a row, the latest included, saw ``busy == 0`` while draining."""
     queues: frozenset[str] = frozenset()
     """Queues it consumes, or consumed before it was drained."""
     identity: str = ""
@@ -273,7 +282,11 @@ class RelyingParty:
     served_issuer: IssuerId | None = None
     """Who signed the leaf that it has been proven to use; None if unknown or of another trust domain."""
     last_leaf_not_after: datetime | None = None
-    """When the last leaf that it may still use ends."""
+    """
+    When the last leaf that it may still use together with an older bundle ends: the latest notAfter among the
+    leaves that were published for it beside any bundle but the one published now (whoever loads the present
+    publication has the present bundle). Whoever cannot tell gives the latest notAfter of all.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,6 +189,13 @@ class Done:
     rolled_back: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The intent would break a law and is not carried out; what was under way before it goes on."""
+
+    reason: str
+
+
 def sentence(step: Step) -> str:
     """Return the one sentence that plan, log and evidence use for *step*."""
     match step:
