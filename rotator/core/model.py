@@ -218,6 +218,8 @@ class Member:
     """Queues it consumes, or consumed before it was drained."""
     identity: str = ""
     """What tells this run of the member from the next (pid and start time, pod UID)."""
+    detail: str = ""
+    """Why it is not ready, or why its work cannot be seen, in words for people; empty if all is well."""
 
 
 class IntentKind(StrEnum):
