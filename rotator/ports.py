@@ -390,7 +390,11 @@ class Transaction(Protocol):
         ...
 
     def append(self, event: Event) -> int:
-        """Append one evidence record; return its sequence number (gap-free, from 0)."""
+        """
+        Append one evidence record; return its sequence number (gap-free, from 0).
+
+        An event whose ``id`` is already committed is not appended again: its number is returned.
+        """
         ...
 
     def commit_to(self, text: str) -> Commitment:

@@ -112,3 +112,5 @@ class Event:
     late: bool = False
     detail: Mapping[str, str | int | bool] = field(default_factory=dict)
     """Small facts beyond the fixed fields (``member``, ``phase``, ``spki_sha256``, ``probe`` ...); no secrets."""
+    id: str | None = None
+    """Set where the same event may be appended twice (a spool entered again after a kill); None: the store chooses."""
