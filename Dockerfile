@@ -7,11 +7,10 @@
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS build
-SHELL ["/bin/sh", "-eu", "-c"]
 # Debian's own updates are wanted at each build, so its packages are not pinned.
 # hadolint ignore=DL3008
-RUN apt-get update; \
-    apt-get install --yes --no-install-recommends python3 python3-pip python3-venv; \
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends python3 python3-pip python3-venv && \
     python3 -m venv --without-pip /opt/rotator
 WORKDIR /src
 COPY requirements/runtime.txt requirements/runtime.txt
@@ -19,18 +18,17 @@ COPY requirements/runtime.txt requirements/runtime.txt
 RUN python3 -m pip --python /opt/rotator/bin/python install --no-cache-dir --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md ./
 COPY rotator rotator
-RUN python3 -m pip --python /opt/rotator/bin/python install --no-cache-dir --no-build-isolation --no-deps .; \
+RUN python3 -m pip --python /opt/rotator/bin/python install --no-cache-dir --no-build-isolation --no-deps . && \
     python3 -m pip --python /opt/rotator/bin/python uninstall --yes setuptools
 
 FROM ${BASE}
-SHELL ["/bin/sh", "-eu", "-c"]
 # hadolint ignore=DL3008
-RUN apt-get update; \
-    apt-get install --yes --no-install-recommends ca-certificates python3; \
-    rm -rf /var/lib/apt/lists/*; \
-    groupadd --gid 10001 rotator; \
-    useradd --uid 10001 --gid rotator --no-create-home --home-dir /var/lib/rotator --shell /usr/sbin/nologin rotator; \
-    install --directory --owner rotator --group rotator --mode 0750 /var/lib/rotator /run/rotator; \
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends ca-certificates python3 && \
+    rm -rf /var/lib/apt/lists/* && \
+    groupadd --gid 10001 rotator && \
+    useradd --uid 10001 --gid rotator --no-create-home --home-dir /var/lib/rotator --shell /usr/sbin/nologin rotator && \
+    install --directory --owner rotator --group rotator --mode 0750 /var/lib/rotator /run/rotator && \
     install --directory /etc/rotator
 COPY --from=build /opt/rotator /opt/rotator
 ENV PATH=/opt/rotator/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
