@@ -1,0 +1,278 @@
+"""
+Logs and metrics: their names, each with one sentence, and the set-up of logging.
+
+Rules that must stay true here:
+
+- An event or metric that is not in this catalogue is not written; ``docs/telemetry.md`` is made from it.
+- Nothing leaves through a log before `rotator.redaction` has seen it (law 10), tracebacks included.
+- Logs inform, the ledger proves: neither is ever derived from the other.
+- Importing this module changes nothing; `configure_logging` does, once, at start, and says how to undo it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from enum import StrEnum
+from typing import Any, Final, TextIO
+
+import structlog
+
+from rotator.clock import SystemClock
+from rotator.redaction import REMOVED, names_secret, redacted
+
+
+class LogEvent(StrEnum):
+    """Everything that rotator says in its log."""
+
+    DAEMON_STARTED = "daemon_started"
+    DAEMON_STOPPING = "daemon_stopping"
+    DAEMON_STOPPED = "daemon_stopped"
+    SETTINGS_LOADED = "settings_loaded"
+    SETTINGS_REFUSED = "settings_refused"
+    LEASE_ACQUIRED = "lease_acquired"
+    LEASE_LOST = "lease_lost"
+    SWEEP_FINISHED = "sweep_finished"
+    SWEEP_OVERDUE = "sweep_overdue"
+    TARGET_OBSERVED = "target_observed"
+    TARGET_FAILED = "target_failed"
+    TARGET_WAITING = "target_waiting"
+    BREAKER_TRIPPED = "breaker_tripped"
+    BREAKER_CLOSED = "breaker_closed"
+    ROTATION_OPENED = "rotation_opened"
+    ROTATION_FINISHED = "rotation_finished"
+    ROTATION_REFUSED = "rotation_refused"
+    STEP_STARTED = "step_started"
+    STEP_FINISHED = "step_finished"
+    STEP_FAILED = "step_failed"
+    LEAF_ISSUED = "leaf_issued"
+    LEAF_PUBLISHED = "leaf_published"
+    LEAF_PROVEN = "leaf_proven"
+    LEAF_REVOKED = "leaf_revoked"
+    BUNDLE_PUBLISHED = "bundle_published"
+    ISSUER_PREPARED = "issuer_prepared"
+    ISSUER_ACTIVATED = "issuer_activated"
+    ISSUER_RETIRED = "issuer_retired"
+    ORPHAN_FOUND = "orphan_found"
+    MEMBER_DRAINED = "member_drained"
+    MEMBER_UNDRAINED = "member_undrained"
+    MEMBER_REPLACED = "member_replaced"
+    SESSION_OPENED = "session_opened"
+    SESSION_RENEWED = "session_renewed"
+    SESSION_LOST = "session_lost"
+    CHECKPOINT_SIGNED = "checkpoint_signed"
+    LEDGER_SPOOLED = "ledger_spooled"
+    LEDGER_UNWRITABLE = "ledger_unwritable"
+    LEDGER_RECONCILED = "ledger_reconciled"
+    ALERT_RAISED = "alert_raised"
+    ALERT_CLEARED = "alert_cleared"
+    NOTICE_FAILED = "notice_failed"
+    REQUEST_RECEIVED = "request_received"
+    REQUEST_REFUSED = "request_refused"
+    REQUEST_BROKEN = "request_broken"
+    LAW_KEPT = "law_kept"
+    THREAD_FAILED = "thread_failed"
+    LIBRARY_WARNED = "library_warned"
+
+
+EVENTS: Final[Mapping[LogEvent, str]] = {
+    LogEvent.DAEMON_STARTED: "The daemon holds its lease, has read its settings and begins to sweep.",
+    LogEvent.DAEMON_STOPPING: "A signal asked the daemon to stop; steps under way are finished first.",
+    LogEvent.DAEMON_STOPPED: "The daemon has ended; `unfinished` names steps that the stop budget cut off.",
+    LogEvent.SETTINGS_LOADED: "The configuration was read and is in force from now on.",
+    LogEvent.SETTINGS_REFUSED: "A changed configuration is wrong; the one before stays in force until it is mended.",
+    LogEvent.LEASE_ACQUIRED: "This process alone may change the world now.",
+    LogEvent.LEASE_LOST: "Another process may change the world now; this one writes nothing more.",
+    LogEvent.SWEEP_FINISHED: "Every subject was looked at once.",
+    LogEvent.SWEEP_OVERDUE: "A sweep took longer than the time between two sweeps.",
+    LogEvent.TARGET_OBSERVED: "One subject was observed and a decision made.",
+    LogEvent.TARGET_FAILED: "One subject could not be observed or moved; it is tried again at `next_try`.",
+    LogEvent.TARGET_WAITING: "One subject waits for those named in `waiting_on`.",
+    LogEvent.BREAKER_TRIPPED: "One subject was issued too many certificates; issuing stops until a person looks.",
+    LogEvent.BREAKER_CLOSED: "Issuing for the subject goes on.",
+    LogEvent.ROTATION_OPENED: "A rotation was entered into the journal.",
+    LogEvent.ROTATION_FINISHED: "A rotation reached its end state; `result` says which.",
+    LogEvent.ROTATION_REFUSED: "A requested rotation was not opened; `reason` says why.",
+    LogEvent.STEP_STARTED: "A step's intent is in journal and ledger; its effect follows.",
+    LogEvent.STEP_FINISHED: "The one line of a step, with its outcome and `duration_ms`.",
+    LogEvent.STEP_FAILED: "A step did not take; the world is observed again before anything else.",
+    LogEvent.LEAF_ISSUED: "A certificate came back from its issuer and is what was asked for.",
+    LogEvent.LEAF_PUBLISHED: "Key, chain and bundle stand in their place as one publication.",
+    LogEvent.LEAF_PROVEN: "Its consumer was seen using the new certificate.",
+    LogEvent.LEAF_REVOKED: "A certificate was revoked at its issuer.",
+    LogEvent.BUNDLE_PUBLISHED: "A trust bundle was published to a wave of consumers.",
+    LogEvent.ISSUER_PREPARED: "A new CA generation exists; nothing uses it yet.",
+    LogEvent.ISSUER_ACTIVATED: "A CA generation signs from now on.",
+    LogEvent.ISSUER_RETIRED: "A CA generation that nobody trusts or serves was taken out of service.",
+    LogEvent.ORPHAN_FOUND: "The CA issued a certificate that was never published; it is revoked or left to lapse.",
+    LogEvent.MEMBER_DRAINED: "A member of a workload takes no new work.",
+    LogEvent.MEMBER_UNDRAINED: "A member takes work again without having been replaced.",
+    LogEvent.MEMBER_REPLACED: "A member was stopped and started anew.",
+    LogEvent.SESSION_OPENED: "Logged in at the issuer.",
+    LogEvent.SESSION_RENEWED: "The issuer's token was renewed.",
+    LogEvent.SESSION_LOST: "The issuer's token is gone and logging in failed; it is tried again.",
+    LogEvent.CHECKPOINT_SIGNED: "The log was projected and its checkpoint signed.",
+    LogEvent.LEDGER_SPOOLED: "Past the safety line and without a ledger, a record was spooled to be entered late.",
+    LogEvent.LEDGER_UNWRITABLE: "Journal or ledger cannot be written; no step starts before the safety line.",
+    LogEvent.LEDGER_RECONCILED: "The ledger was compared with the CA's own list.",
+    LogEvent.ALERT_RAISED: "A condition that a person should know of began.",
+    LogEvent.ALERT_CLEARED: "A condition that a person should know of ended.",
+    LogEvent.NOTICE_FAILED: "An alert could not be delivered; it is counted and tried again.",
+    LogEvent.REQUEST_RECEIVED: "A person asked for something over the control socket.",
+    LogEvent.REQUEST_REFUSED: "A request over the control socket was refused; nothing was changed.",
+    LogEvent.REQUEST_BROKEN: "A connection to the control socket was garbage, too slow or too large, and was closed.",
+    LogEvent.LAW_KEPT: "A law was about to be broken and the step was refused.",
+    LogEvent.THREAD_FAILED: "A thread met an error that nobody expected; the daemon goes on without that attempt.",
+    LogEvent.LIBRARY_WARNED: "A library that rotator uses logged a warning or an error.",
+}
+
+
+class Metric(StrEnum):
+    """Every metric's Prometheus name."""
+
+    CERTIFICATE_NOT_AFTER = "rotator_certificate_not_after_seconds"
+    CERTIFICATE_LIFETIME_USED = "rotator_certificate_lifetime_used_ratio"
+    RENEWAL_OVERDUE = "rotator_renewal_overdue_seconds"
+    ROTATIONS = "rotator_rotations_total"
+    ROTATION_SECONDS = "rotator_rotation_seconds"
+    TRUST_DOMAIN_PHASE = "rotator_trust_domain_phase"
+    WAITING_ON = "rotator_waiting_on"
+    DRAIN_SECONDS = "rotator_drain_seconds"
+    TASKS_RUNNING = "rotator_tasks_running"
+    LEDGER_SIZE = "rotator_ledger_size"
+    LEDGER_CHECKPOINT_TIMESTAMP = "rotator_ledger_checkpoint_timestamp_seconds"
+    SWEEP_TIMESTAMP = "rotator_sweep_timestamp_seconds"
+    ISSUER_REQUESTS = "rotator_issuer_requests_total"
+    ISSUER_NOT_AFTER = "rotator_issuer_not_after_seconds"
+    TOKEN_NOT_AFTER = "rotator_token_not_after_seconds"  # noqa: S105 -- a metric's name, not a secret
+    LEADER = "rotator_leader"
+
+
+METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
+    Metric.CERTIFICATE_NOT_AFTER: ("gauge", ("subject",), "When the certificate in use ends, Unix time."),
+    Metric.CERTIFICATE_LIFETIME_USED: ("gauge", ("subject",), "Used part of the lifetime; 1 is expired."),
+    Metric.RENEWAL_OVERDUE: ("gauge", ("subject",), "Seconds since the renewal window opened without a renewal."),
+    Metric.ROTATIONS: ("counter", ("kind", "result"), "Rotations that ended."),
+    Metric.ROTATION_SECONDS: ("histogram", ("kind",), "From a rotation's intent to its end."),
+    Metric.TRUST_DOMAIN_PHASE: ("gauge", ("trust_domain", "phase"), "1 for the phase the trust domain is in."),
+    Metric.WAITING_ON: ("gauge", ("subject",), "How many parties a rotation waits for."),
+    Metric.DRAIN_SECONDS: ("histogram", ("workload",), "From taking a member's queues away to its last task."),
+    Metric.TASKS_RUNNING: ("gauge", ("workload",), "Tasks running or reserved on members under drain."),
+    Metric.LEDGER_SIZE: ("gauge", (), "Records in the ledger."),
+    Metric.LEDGER_CHECKPOINT_TIMESTAMP: ("gauge", (), "When the last checkpoint was signed, Unix time."),
+    Metric.SWEEP_TIMESTAMP: ("gauge", (), "When the last sweep ended, Unix time."),
+    Metric.ISSUER_REQUESTS: ("counter", ("result",), "Requests to issuers."),
+    Metric.ISSUER_NOT_AFTER: ("gauge", ("trust_domain", "generation"), "When a CA generation ends, Unix time."),
+    Metric.TOKEN_NOT_AFTER: ("gauge", ("issuer",), "When the login at an issuer ends, Unix time."),
+    Metric.LEADER: ("gauge", (), "1 while this process holds the lease."),
+}
+
+
+def catalogue() -> str:
+    """Return ``docs/telemetry.md``: every log event and metric with its sentence."""
+    lines = [
+        "# What rotator says: log events and metrics",
+        "",
+        "Made from `rotator/telemetry.py`; refresh it with `python -m rotator.telemetry > docs/telemetry.md`.",
+        "Levels: `info` the world changed, `warning` rotator will retry, `error` a person must act, `debug` the rest.",
+        "Every line has `time`, `level` and `event`; within a rotation also `rotation_id`, `target` and `step`.",
+        "",
+        "## Log events",
+        "",
+        "| event | means |",
+        "|---|---|",
+        *(f"| `{event.value}` | {sentence} |" for event, sentence in EVENTS.items()),
+        "",
+        "## Metrics",
+        "",
+        "| metric | type | labels | means |",
+        "|---|---|---|---|",
+        *(
+            f"| `{metric.value}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {sentence} |"
+            for metric, (kind, labels, sentence) in METRICS.items()
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Remove every secret from one log line, by a field's name or a value's look; a structlog processor."""
+    for key, value in event.items():
+        event[key] = REMOVED if names_secret(key) and value is not None else redacted(value)
+    return event
+
+
+def _stamped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put the moment first: RFC 3339 UTC with milliseconds, so that lines of several machines can be merged."""
+    event["time"] = SystemClock().now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return event
+
+
+class _LibraryHandler(logging.Handler):
+    """Passes what libraries log on to structlog, so that it is redacted and shaped like everything else."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record* as one `LIBRARY_WARNED` line; a record that cannot be formatted is written unformatted."""
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError):
+            said = str(record.msg)
+        level = record.levelno if record.levelno in (logging.WARNING, logging.ERROR, logging.CRITICAL) else logging.INFO
+        structlog.get_logger().log(
+            level, LogEvent.LIBRARY_WARNED.value, library=record.name, said=said, exc_info=record.exc_info or None
+        )
+
+
+def configure_logging(level: str, shape: str, stream: TextIO | None = None) -> Callable[[], None]:
+    """
+    Send structlog, and libraries' warnings, to *stream* (default: standard error); return what undoes it.
+
+    *level* is ``debug``, ``info``, ``warning`` or ``error``. *shape* is ``json`` (one object a line), ``console``, or
+    ``auto``: console on a terminal, JSON everywhere else.
+    """
+    target = sys.stderr if stream is None else stream
+    as_json = shape == "json" or (shape == "auto" and not target.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _stamped,
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    last: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(default=str, sort_keys=False)
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=target.isatty(),
+            timestamp_key="time",
+            # The plain one: rich's shows local variables, and keys are local variables.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    )
+    structlog.configure(
+        processors=[*shared, last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=target),
+        cache_logger_on_first_use=False,
+    )
+    handler = _LibraryHandler(level=logging.WARNING)
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+    def undo() -> None:
+        logging.captureWarnings(capture=False)
+        root.removeHandler(handler)
+        root.setLevel(before)
+        handler.close()
+        structlog.reset_defaults()
+
+    return undo
+
+
+if __name__ == "__main__":
+    sys.stdout.write(catalogue())
