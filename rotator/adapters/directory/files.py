@@ -1,0 +1,74 @@
+"""
+Files below an open directory, by descriptor.
+
+Rules that must stay true here:
+
+- No symlink is followed, no pipe waited for, nothing endless read.
+- A file appears whole and on disk, or not at all for whoever may not read it: the mode is opened up last.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from rotator.errors import Rejected
+
+# A chain or bundle is a few kilobytes; whoever put more there did not mean a certificate.
+_LONGEST_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file as it lies there."""
+
+    content: bytes
+    mode: int
+
+
+def read_file(folder: int, name: str) -> File:
+    """Return a plain file. Raises `Rejected` for a symlink, a pipe, or something far too long."""
+    try:
+        # Without O_NONBLOCK a named pipe would hold us for ever.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as e:
+        if e.errno in {errno.ELOOP, errno.ENXIO}:
+            raise Rejected(f"{name} is no plain file") from e
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST_FILE:
+            raise Rejected(f"{name} is no plain file of a certificate's size")
+        return File(content=file.read(_LONGEST_FILE), mode=status.st_mode)
+
+
+def write_file(folder: int, name: str, content: bytes, *, mode: int, uid: int, gid: int) -> None:
+    """Write a new file to disk; nobody else may open it before it is whole."""
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+
+
+def remove(root: int, name: str) -> None:
+    """Remove a file, a symlink, or a folder of plain files; gone already is no error."""
+    try:
+        folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        if e.errno not in {errno.ENOTDIR, errno.ELOOP}:
+            raise
+        os.unlink(name, dir_fd=root)
+        return
+    try:
+        for inner in os.listdir(folder):  # noqa: PTH208 -- a descriptor, not a path
+            os.unlink(inner, dir_fd=folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=root)

@@ -1,0 +1,167 @@
+"""
+What one publication holds: the files by name, and what they say when read back.
+
+Rules that must stay true here:
+
+- Whatever is wrong with a file becomes a sentence in the publication's problem, never an exception.
+- ``publication.json`` says what the files should hash to, so that an edit by somebody else is seen; it holds no hash of
+  the key, which is checked against the leaf instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rotator.adapters.directory.files import File, read_file
+from rotator.core.model import Authority, Leaf, Publication, SubjectName
+from rotator.errors import Rejected
+from rotator.pki.certificates import Material, authority_of, key_spki_sha256, leaf_of, parse_certificates
+from rotator.ports import Stamp
+
+CHAIN = "tls.crt"
+KEY = "tls.key"
+BUNDLE = "ca.crt"
+NOTE = "publication.json"
+
+
+def read_publication(root: int, number: int, *, target: str, key_mode: int) -> Publication:
+    """Return publication *number* below *root* with everything that is wrong with it in words."""
+    files = files_of(root, number)
+    problems: list[str] = [f"{name} is missing" for name in (CHAIN, KEY, BUNDLE, NOTE) if name not in files]
+    note = _Note.parse(files[NOTE].content, problems) if NOTE in files else _Note()
+    for name, digest in note.sha256.items():
+        if name in files and hashlib.sha256(files[name].content).hexdigest() != digest:
+            problems.append(f"{name} was changed by somebody else")
+    leaf = _leaf(files, problems)
+    pair = _is_pair(files, leaf, problems)
+    if KEY in files and files[KEY].mode & ~key_mode & 0o077:
+        problems.append(f"{KEY} is open to others (mode {files[KEY].mode & 0o777:04o})")
+    return Publication(
+        target=target,
+        number=number,
+        leaf=leaf,
+        bundle=_bundle(files, problems),
+        key_matches=pair,
+        leaf_published_at=note.leaf_published_at,
+        bundle_published_at=note.bundle_published_at,
+        problem="; ".join(problems) or None,
+        subject=note.subject,
+        rotation_id=note.rotation_id,
+    )
+
+
+def contents_of(material: Material, number: int, stamp: Stamp) -> dict[str, bytes]:
+    """Return the files of a publication by name. The note holds no hash of the key: the pair is checked by itself."""
+    note = {
+        "version": 1,
+        "number": number,
+        "subject": stamp.subject,
+        "rotation_id": stamp.rotation_id,
+        "leaf_published_at": stamp.leaf_published_at.isoformat(),
+        "bundle_published_at": stamp.bundle_published_at.isoformat(),
+        "serial": material.leaf.serial,
+        "sha256": {
+            CHAIN: hashlib.sha256(material.chain_pem).hexdigest(),
+            BUNDLE: hashlib.sha256(material.bundle_pem).hexdigest(),
+        },
+    }
+    return {
+        CHAIN: material.chain_pem,
+        KEY: material.key_pem,
+        BUNDLE: material.bundle_pem,
+        NOTE: (json.dumps(note, indent=1, sort_keys=True) + "\n").encode(),
+    }
+
+
+def files_of(root: int, number: int) -> dict[str, File]:
+    """Return the files of publication *number*; those that are not there, or no plain files, are left out."""
+    try:
+        folder = os.open(f"publication-{number}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    files: dict[str, File] = {}
+    try:
+        for name in (CHAIN, KEY, BUNDLE, NOTE):
+            with contextlib.suppress(FileNotFoundError, Rejected):
+                files[name] = read_file(folder, name)
+    finally:
+        os.close(folder)
+    return files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Note:
+    """What ``publication.json`` says."""
+
+    subject: SubjectName | None = None
+    rotation_id: str | None = None
+    leaf_published_at: datetime | None = None
+    bundle_published_at: datetime | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, content: bytes, problems: list[str]) -> _Note:
+        """Return the note; what cannot be read is added to *problems*."""
+        try:
+            raw = json.loads(content)
+            hashes = raw["sha256"]
+            return cls(
+                subject=SubjectName(str(raw["subject"])),
+                rotation_id=str(raw["rotation_id"]),
+                leaf_published_at=_moment(raw["leaf_published_at"]),
+                bundle_published_at=_moment(raw["bundle_published_at"]),
+                sha256={name: str(hashes[name]) for name in (CHAIN, BUNDLE)},
+            )
+        except (ValueError, KeyError, TypeError):
+            problems.append(f"{NOTE} cannot be read")
+            return cls()
+
+
+def _moment(text: str) -> datetime:
+    """Return an aware moment. Raises `ValueError` for one without a time zone: it would not compare."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a moment without a time zone")
+    return moment
+
+
+def _leaf(files: Mapping[str, File], problems: list[str]) -> Leaf | None:
+    """Return the published leaf, None with a problem if it cannot be read."""
+    if CHAIN not in files:
+        return None
+    try:
+        return leaf_of(parse_certificates(files[CHAIN].content, source=CHAIN))
+    except Rejected as e:
+        problems.append(str(e))
+        return None
+
+
+def _bundle(files: Mapping[str, File], problems: list[str]) -> tuple[Authority, ...]:
+    """Return the published bundle, empty with a problem if it cannot be read."""
+    if BUNDLE not in files:
+        return ()
+    try:
+        return tuple(authority_of(anchor) for anchor in parse_certificates(files[BUNDLE].content, source=BUNDLE))
+    except Rejected as e:
+        problems.append(str(e))
+        return ()
+
+
+def _is_pair(files: Mapping[str, File], leaf: Leaf | None, problems: list[str]) -> bool:
+    """Return whether the published key belongs to the published leaf."""
+    if KEY not in files:
+        return False
+    try:
+        pair = leaf is not None and key_spki_sha256(files[KEY].content, source=KEY) == leaf.spki_sha256
+    except Rejected as e:
+        problems.append(str(e))
+        return False
+    if leaf is not None and not pair:
+        problems.append(f"{KEY} does not belong to {CHAIN}")
+    return pair

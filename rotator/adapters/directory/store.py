@@ -1,0 +1,300 @@
+"""
+A directory in which one certificate is published: versions side by side, one symlink says which counts.
+
+::
+
+    CURRENT -> publication-7        replaced by rename: what Envoy's watched_directory and every reader sees
+    publication-7/tls.crt           leaf, then intermediates
+    publication-7/tls.key           PKCS#8, 0600
+    publication-7/ca.crt            trust bundle
+    publication-7/publication.json  whose it is, since when, and what the files should hash to
+    publication-6/                  the one before, until `forget`
+
+Rules that must stay true here:
+
+- Key, certificate and chain move as one (law 9): a publication is complete, synced to disk and read back before the
+  symlink names it, and never written to afterwards.
+- A reader that opens ``CURRENT`` at any moment, also after a crash at any moment, finds a whole publication.
+- Two writers exclude each other by a file lock, and a writer that decided on an older publication gets `Conflict`
+  (law 14).
+- A private key is never readable by everyone, not even for a moment (law 10).
+- No symlink but ``CURRENT`` is followed, and that one only to a publication of this very directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rotator.adapters.directory.files import read_file, remove, write_file
+from rotator.adapters.directory.publication import BUNDLE, CHAIN, KEY, contents_of, files_of, read_publication
+from rotator.core.model import Publication
+from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
+from rotator.pki.certificates import Material, material
+from rotator.ports import Stamp
+
+CURRENT = "CURRENT"
+
+_SWITCH = ".CURRENT.tmp"
+_LOCK = ".lock"
+_PUBLICATION = re.compile(r"publication-([1-9][0-9]{0,17})", re.ASCII)
+_DRAFT = re.compile(r"\.publication-[0-9]+\.tmp", re.ASCII)
+
+# Reading again if somebody switched meanwhile; more often than this is a writer gone mad.
+_READS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Whose the published files are and who may read them."""
+
+    owner: str | int | None = None
+    """User of the consumer; None leaves them to rotator's own."""
+    group: str | int | None = None
+    key_mode: int = 0o600
+    file_mode: int = 0o644
+    directory_mode: int = 0o755
+
+
+class DirectoryStore:
+    """`LeafStore` over one directory. Nothing is kept in memory: every call looks at the disk."""
+
+    def __init__(self, path: Path, *, access: Access | None = None) -> None:
+        """
+        Name the directory; it is made at the first `put`.
+
+        Raises:
+            ConfigError: If *access* lets everyone read the key, or names a user or group that does not exist.
+        """
+        self._path = path
+        self._access = access or Access()
+        if self._access.key_mode & 0o007:
+            raise ConfigError(f"mode {self._access.key_mode:04o} would let everyone at the private key in {path}")
+        self._uid = _number_of(self._access.owner, "user")
+        self._gid = _number_of(self._access.group, "group")
+
+    @property
+    def path(self) -> Path:
+        """Return the directory that holds ``CURRENT``."""
+        return self._path
+
+    @property
+    def target(self) -> str:
+        """Return the place as people name it."""
+        return f"directory:{self._path}"
+
+    def read(self) -> Publication | None:
+        """
+        Return what ``CURRENT`` names, parsed; None if nothing was ever published.
+
+        Unreadable, mismatched or edited material is a `Publication.problem`.
+
+        Raises:
+            Rejected: If ``CURRENT`` is not a symlink to a publication of this directory: a person must look.
+            Denied: If rotator may not read it.
+        """
+        with self._translated("reading"):
+            try:
+                root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                return None
+            try:
+                for _ in range(_READS):
+                    number = self._current(root)
+                    if number == 0:
+                        return None
+                    seen = read_publication(root, number, target=self.target, key_mode=self._access.key_mode)
+                    if number == self._current(root):
+                        return seen
+            finally:
+                os.close(root)
+        raise Unavailable(f"{self.target} is switched faster than it can be read")
+
+    def material(self) -> Material:
+        """Return what is published now, key included. Raises `Rejected` if there is nothing, or nothing usable."""
+        with self._translated("reading"), self._opened() as root:
+            number = self._current(root)
+            if number == 0:
+                raise Rejected(f"nothing is published in {self.target}")
+            files = files_of(root, number)
+            if missing := [name for name in (CHAIN, KEY, BUNDLE) if name not in files]:
+                raise Rejected(f"publication {number} in {self.target} lacks {', '.join(missing)}")
+            return material(files[CHAIN].content, files[KEY].content, files[BUNDLE].content)
+
+    def put(self, material: Material, *, expected: int, stamp: Stamp) -> Publication:
+        """
+        Publish *material* as the next publication, switch to it and read it back.
+
+        Raises:
+            Conflict: If another publication than *expected* is current, or another process is writing.
+            Denied: If a right is missing or the file system is read-only.
+            Unavailable: If the disk is full or fails. Nothing half-written is ever current.
+        """
+        with self._translated("publishing"):
+            self._path.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with self._opened() as root, self._locked(root):
+                self._refuse_open_directory(root)
+                current = self._current(root)
+                if current != expected:
+                    raise Conflict(f"publication {current} is current in {self.target}, expected was {expected}")
+                self._clear(root)
+                number = max([current, *_numbers(root)]) + 1
+                contents = contents_of(material, number, stamp)
+                try:
+                    self._write(root, number, contents)
+                    self._switch(root, number)
+                except BaseException:
+                    # Best effort: what is left is found by the next put, and no reader looks at it.
+                    with contextlib.suppress(OSError):
+                        self._clear(root)
+                    raise
+                seen = read_publication(root, number, target=self.target, key_mode=self._access.key_mode)
+        if seen.problem is not None or (material.leaf, material.bundle) != (seen.leaf, seen.bundle):
+            raise Unavailable(
+                f"publication {number} in {self.target} reads back otherwise than written: "
+                f"{seen.problem or 'other certificates'}"
+            )
+        return seen
+
+    def forget(self, *, keep: frozenset[int]) -> None:
+        """Remove publications that are neither current nor in *keep*, and what a crash left."""
+        with self._translated("clearing"):
+            if not self._path.exists():
+                return
+            with self._opened() as root, self._locked(root):
+                self._clear(root)
+                spared = keep | {self._current(root)}
+                for number in _numbers(root):
+                    if number not in spared:
+                        remove(root, f"publication-{number}")
+                os.fsync(root)
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def _write(self, root: int, number: int, contents: Mapping[str, bytes]) -> None:
+        """Make publication *number*: complete and on disk before it has its name."""
+        draft = f".publication-{number}.tmp"
+        os.mkdir(draft, 0o700, dir_fd=root)
+        folder = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        try:
+            for name, content in contents.items():
+                mode = self._access.key_mode if name == KEY else self._access.file_mode
+                write_file(folder, name, content, mode=mode, uid=self._uid, gid=self._gid)
+                if read_file(folder, name).content != content:
+                    raise Unavailable(f"{name} of publication {number} in {self.target} reads back otherwise")
+            os.fchown(folder, self._uid, self._gid)
+            os.fchmod(folder, self._access.directory_mode)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        os.rename(draft, f"publication-{number}", src_dir_fd=root, dst_dir_fd=root)
+        os.fsync(root)
+
+    def _switch(self, root: int, number: int) -> None:
+        """Let ``CURRENT`` name publication *number*: one rename, seen by watchers as a move into the directory."""
+        os.symlink(f"publication-{number}", _SWITCH, dir_fd=root)
+        os.rename(_SWITCH, CURRENT, src_dir_fd=root, dst_dir_fd=root)
+        os.fsync(root)
+
+    def _clear(self, root: int) -> None:
+        """Remove what a crashed writer left: half a draft, or a symlink that was never moved."""
+        for name in os.listdir(root):
+            if name == _SWITCH or _DRAFT.fullmatch(name):
+                remove(root, name)
+
+    def _refuse_open_directory(self, root: int) -> None:
+        """Refuse a directory in which anyone could replace the symlink."""
+        mode = os.fstat(root).st_mode
+        if mode & stat.S_IWOTH:
+            raise Denied(f"everyone may write in {self._path}: take that right away (chmod o-w) before keys go there")
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _current(self, root: int) -> int:
+        """Return which publication ``CURRENT`` names, 0 for none."""
+        try:
+            name = os.readlink(CURRENT, dir_fd=root)
+        except FileNotFoundError:
+            return 0
+        except OSError as e:
+            if e.errno == errno.EINVAL:
+                raise Rejected(f"{self._path / CURRENT} is no symlink: somebody else put it there") from e
+            raise
+        match = _PUBLICATION.fullmatch(name)
+        if match is None:
+            raise Rejected(f"{self._path / CURRENT} leads out of the publications of {self._path}")
+        return int(match[1])
+
+    # --- the outside --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the directory itself, so that every name below means this very one."""
+        root = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield root
+        finally:
+            os.close(root)
+
+    @contextlib.contextmanager
+    def _locked(self, root: int) -> Iterator[None]:
+        """Hold the writers' lock; the kernel gives it back when the process ends, however it ends."""
+        lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                raise Conflict(f"another process is writing to {self.target}") from e
+            yield
+        finally:
+            os.close(lock)
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """Run file calls; *doing* completes "... failed while publishing directory:/x"."""
+        try:
+            yield
+        except OSError as e:
+            reason = e.strerror or "unknown error"
+            match e.errno:
+                case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+                    raise Unavailable(f"no space left while {doing} {self.target}: free some ({reason})") from e
+                case errno.EACCES | errno.EPERM:
+                    raise Denied(
+                        f"rotator may not do this while {doing} {self.target}: "
+                        f"let uid {os.geteuid()} read, write and search it ({reason})"
+                    ) from e
+                case errno.EROFS:
+                    raise Denied(f"{self.target} is on a read-only file system: mount it writable") from e
+                case errno.ENOTDIR | errno.ELOOP | errno.EISDIR:
+                    raise Rejected(f"{self.target} is not a directory of publications ({reason})") from e
+                case _:
+                    raise Unavailable(f"the file system failed while {doing} {self.target}: {reason}") from e
+
+
+def _numbers(root: int) -> tuple[int, ...]:
+    """Return the numbers of the publications that lie there."""
+    return tuple(int(match[1]) for name in os.listdir(root) if (match := _PUBLICATION.fullmatch(name)))
+
+
+def _number_of(name: str | int | None, kind: str) -> int:
+    """Return the uid or gid of *name*, -1 (leave it) for None."""
+    match name:
+        case None:
+            return -1
+        case int():
+            return name
+        case _:
+            try:
+                return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
+            except KeyError as e:
+                raise ConfigError(f"there is no {kind} {name!r} on this machine") from e
