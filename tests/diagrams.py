@@ -1,0 +1,76 @@
+"""
+Draws docs/diagrams from the tables in the code: `make diagrams`.
+
+Rules that must stay true here:
+
+- Nothing is drawn that the code does not hold as data; a test compares the files with what is drawn now.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rotator.core.model import IntentKind, Phase
+from rotator.core.transitions import TRANSITIONS, Transition
+
+DIAGRAMS = Path(__file__).resolve().parent.parent / "docs/diagrams"
+
+TITLES: dict[IntentKind | None, str] = {
+    IntentKind.ROTATE: "An ordinary rotation",
+    IntentKind.ROLL_BACK: "A rollback",
+    IntentKind.COMPROMISE: "A compromised authority",
+    None: "Nobody wants anything",
+}
+
+
+def words(name: str) -> str:
+    """Return ``publish bundle`` for ``PublishBundle``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
+
+
+def drawing(rows: list[Transition]) -> str:
+    """Return one state diagram with a line for each phase, step and following phase."""
+    lines = ["```mermaid", "stateDiagram-v2", "  direction LR"]
+    order = list(Phase)
+    for phase in sorted({row.phase for row in rows} | {then for row in rows for then in row.then}, key=order.index):
+        lines.append(f"  {phase}")
+    for row in rows:
+        lines += [f"  {row.phase} --> {then}: {words(row.step.__name__)}" for then in row.then]
+    return "\n".join([*lines, "```"])
+
+
+def table(rows: list[Transition]) -> str:
+    """Return the same as a table, with the reason for each step."""
+    lines = ["| in phase | step | then | why |", "|---|---|---|---|"]
+    lines += [f"| {row.phase} | {words(row.step.__name__)} | {', '.join(row.then)} | {row.why} |" for row in rows]
+    return "\n".join(lines)
+
+
+def authority() -> str:
+    """Return the page of a trust domain's authority."""
+    parts = [
+        "# How a trust domain's authority moves",
+        "Drawn by `make diagrams` from the table in `rotator/core/transitions.py`, which a test holds against what the "
+        "state machine does.\nPhases are facts, computed from what is seen; steps are orders. "
+        "A phase may also change without a step: consumers acknowledge, leaves are replaced, time passes.",
+    ]
+    for intent, title in TITLES.items():
+        rows = [row for row in TRANSITIONS if row.intent == intent]
+        if rows:
+            parts += [f"## {title}", drawing(rows), table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"authority.md": authority}
+
+
+def main() -> None:
+    """Write every page."""
+    DIAGRAMS.mkdir(exist_ok=True)
+    for name, draw in PAGES.items():
+        (DIAGRAMS / name).write_text(draw(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
