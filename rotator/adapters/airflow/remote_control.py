@@ -30,6 +30,7 @@ from amqp.exceptions import AccessRefused, AMQPError
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message
+from kombu.transport.base import StdChannel
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from rotator.errors import ConfigError, Denied, Rejected, Unavailable
@@ -184,32 +185,40 @@ class RemoteControl:
 
         with _translated(doing), self._connected() as connection, connection.channel() as channel:
             name = str(uuid.uuid4())
+            # It goes with the conversation; should that break off, the broker forgets it after a minute.
             box = Queue(
                 f"{name}.{self._replies.name}", self._replies, name, exclusive=True, auto_delete=True, expires=60
-            )
-            producer = Producer(channel, serializer="json")
+            )(channel)
             with Consumer(channel, [box], callbacks=[take], accept=["json"], no_ack=True):
-                for question in questions:
-                    producer.publish(
-                        {
-                            "method": question.command,
-                            "arguments": dict(question.arguments),
-                            "destination": sorted(nodes),
-                            "ticket": question.ticket,
-                            "reply_to": {"exchange": self._replies.name, "routing_key": name},
-                        },
-                        exchange=self._exchange,
-                        declare=[self._exchange],
-                        retry=False,
-                    )
+                self._send(channel, questions, nodes, reply_to=name)
                 deadline = self._clock.monotonic() + self._timeout
-                while any(len(replies[ticket]) < len(set(nodes)) for ticket in by_ticket):
+                while any(len(told) < len(set(nodes)) for told in replies.values()):
                     left = deadline - self._clock.monotonic()
                     if left <= 0:
                         break
                     with suppress(socket.timeout):
                         connection.drain_events(timeout=left)
+            # Over Redis, closing leaves the binding behind, and every later reply would be looked up among all of them.
+            box.delete()
         return replies
+
+    def _send(
+        self, channel: StdChannel, questions: Sequence[_Question], nodes: Collection[str], *, reply_to: str
+    ) -> None:
+        producer = Producer(channel, serializer="json")
+        for question in questions:
+            producer.publish(
+                {
+                    "method": question.command,
+                    "arguments": dict(question.arguments),
+                    "destination": sorted(nodes),
+                    "ticket": question.ticket,
+                    "reply_to": {"exchange": self._replies.name, "routing_key": reply_to},
+                },
+                exchange=self._exchange,
+                declare=[self._exchange],
+                retry=False,
+            )
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -225,6 +234,8 @@ class RemoteControl:
         url = usable(self._broker(), source="the broker setting")
         connection = Connection(url, connect_timeout=self._timeout, transport_options=options)
         try:
+            # Left to itself it would try once more, two seconds later.
+            connection.ensure_connection(max_retries=0)
             yield connection
         finally:
             connection.release()
