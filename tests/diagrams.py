@@ -23,6 +23,13 @@ TITLES: dict[IntentKind | None, str] = {
     None: "Nobody wants anything",
 }
 
+HEAD = """\
+# How a trust domain's authority moves
+
+Drawn by `make diagrams` from the table in `rotator/core/transitions.py`, which a test holds against the state machine.
+Phases are facts, computed from what is seen; steps are orders.
+A phase may also change without a step: consumers acknowledge, leaves are replaced, time passes."""
+
 
 def words(name: str) -> str:
     """Return ``publish bundle`` for ``PublishBundle``."""
@@ -31,13 +38,10 @@ def words(name: str) -> str:
 
 def drawing(rows: list[Transition]) -> str:
     """Return one state diagram with a line for each phase, step and following phase."""
-    lines = ["```mermaid", "stateDiagram-v2", "  direction LR"]
-    order = list(Phase)
-    for phase in sorted({row.phase for row in rows} | {then for row in rows for then in row.then}, key=order.index):
-        lines.append(f"  {phase}")
-    for row in rows:
-        lines += [f"  {row.phase} --> {then}: {words(row.step.__name__)}" for then in row.then]
-    return "\n".join([*lines, "```"])
+    named = {row.phase for row in rows} | {then for row in rows for then in row.then}
+    states = [f"  {phase}" for phase in Phase if phase in named]
+    arrows = [f"  {row.phase} --> {then}: {words(row.step.__name__)}" for row in rows for then in row.then]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "  direction LR", *states, *arrows, "```"])
 
 
 def table(rows: list[Transition]) -> str:
@@ -49,12 +53,7 @@ def table(rows: list[Transition]) -> str:
 
 def authority() -> str:
     """Return the page of a trust domain's authority."""
-    parts = [
-        "# How a trust domain's authority moves",
-        "Drawn by `make diagrams` from the table in `rotator/core/transitions.py`, which a test holds against what the "
-        "state machine does.\nPhases are facts, computed from what is seen; steps are orders. "
-        "A phase may also change without a step: consumers acknowledge, leaves are replaced, time passes.",
-    ]
+    parts = [HEAD]
     for intent, title in TITLES.items():
         rows = [row for row in TRANSITIONS if row.intent == intent]
         if rows:
