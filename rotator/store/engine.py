@@ -1,0 +1,166 @@
+"""
+One SQLAlchemy engine per store, and the end of SQLAlchemy's exceptions.
+
+Rules that must stay true here:
+
+- SQLite: write-ahead log, synced at every commit, one writer (``BEGIN IMMEDIATE``), a bounded wait for its lock.
+- PostgreSQL: every statement and every wait for a lock is bounded; writers queue on one advisory lock, so that
+  sequence numbers follow commits.
+- Nobody outside `rotator.store` sees an exception of SQLAlchemy; no message holds a value or a password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from rotator.errors import ConfigError, JournalError
+
+BUSY_SECONDS = 5
+"""How long a statement waits for another process's lock. The step that could not be written is tried again later."""
+
+WRITER_LOCK = 0x726F7461746F72
+"""The advisory lock of PostgreSQL that writers hold for the length of a transaction: "rotator" in ASCII."""
+
+_READ_ONLY = "rotator_reads"
+_IDLE_CONNECTIONS = 4
+_MORE_CONNECTIONS = 60
+"""As many as there may be worker threads; each closes after use."""
+
+
+def parse_url(url: str) -> URL:
+    """
+    Return *url* taken apart.
+
+    Raises:
+        ConfigError: If it is neither a SQLite file nor PostgreSQL by psycopg. The message never holds its password.
+    """
+    try:
+        found = make_url(url)
+    except ArgumentError as e:
+        raise ConfigError("the store's URL cannot be read (sqlite:////path or postgresql+psycopg://...)") from e
+    match found.drivername:
+        case "sqlite" if found.database and found.database != ":memory:":
+            return found
+        case "postgresql" | "postgresql+psycopg":
+            return found.set(drivername="postgresql+psycopg")
+        case other:
+            raise ConfigError(f"the store cannot be {other}: sqlite:////path or postgresql+psycopg://...")
+
+
+def open_engine(url: URL, *, erasable: bool = False) -> sa.Engine:
+    """
+    Return an engine for *url*; a SQLite file is made (0600) if it is not there.
+
+    *erasable* is for salts: what is deleted is overwritten, and no write-ahead log keeps a copy.
+
+    Raises:
+        JournalError: If the file cannot be made.
+        ConfigError: If the PostgreSQL driver is not installed.
+    """
+    if url.drivername == "sqlite":
+        return _sqlite(Path(url.database or ""), erasable=erasable)
+    bounds = f"-c statement_timeout={BUSY_SECONDS * 2}s -c lock_timeout={BUSY_SECONDS}s"
+    try:
+        return sa.create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=_IDLE_CONNECTIONS,
+            max_overflow=_MORE_CONNECTIONS,
+            pool_timeout=BUSY_SECONDS,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": BUSY_SECONDS,
+                "options": bounds,
+                "application_name": "rotator",
+                # A server that vanished without a word is noticed within these.
+                "tcp_user_timeout": BUSY_SECONDS * 2000,
+                "keepalives_idle": BUSY_SECONDS,
+            },
+        )
+    except ModuleNotFoundError as e:
+        raise ConfigError("PostgreSQL needs its driver: pip install 'rotator[postgresql]'") from e
+
+
+def _sqlite(path: Path, *, erasable: bool) -> sa.Engine:
+    try:
+        # The names in it are nobody else's business; SQLite would take the umask's word.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as e:
+        raise JournalError(f"cannot open the store {path}: {e.strerror}") from e
+    engine = sa.create_engine(
+        URL.create("sqlite", database=str(path)),
+        hide_parameters=True,
+        pool_size=_IDLE_CONNECTIONS,
+        max_overflow=_MORE_CONNECTIONS,
+        pool_timeout=BUSY_SECONDS,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+    )
+
+    def configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        # The driver's own guesses about when to begin are turned off; `begin` below says it.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA journal_mode={'DELETE' if erasable else 'WAL'}").close()
+        connection.execute("PRAGMA synchronous=FULL").close()
+        connection.execute(f"PRAGMA secure_delete={'ON' if erasable else 'OFF'}").close()
+
+    def begin(connection: sa.Connection) -> None:
+        # A deferred transaction that comes to write after another one has written fails at once: take the lock first.
+        reads = connection.get_execution_options().get(_READ_ONLY)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", configure)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+@contextlib.contextmanager
+def reading(engine: sa.Engine, doing: str) -> Iterator[sa.Connection]:
+    """Open a transaction that only reads; *doing* completes "cannot ..."."""
+    with translated(doing), engine.connect() as plain:
+        connection = plain.execution_options(**{_READ_ONLY: True})
+        with connection.begin():
+            yield connection
+
+
+@contextlib.contextmanager
+def writing(engine: sa.Engine, doing: str, *, alone: bool = True) -> Iterator[sa.Connection]:
+    """
+    Open a transaction that writes; it commits when the block ends and leaves nothing when it raises.
+
+    *alone* queues it behind other writers on PostgreSQL too (on SQLite every writer is alone).
+    """
+    with translated(doing), engine.begin() as connection:
+        if alone and connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
+        yield connection
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """
+    Run database calls; *doing* completes "cannot ...".
+
+    A commit whose answer was lost raises too: `JournalError` never means that nothing was written.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as e:
+        raise JournalError(f"cannot {doing}: {_first_words(e)}") from e
+
+
+def _first_words(error: SQLAlchemyError | sqlite3.Error) -> str:
+    """Return the driver's own first line: the lines after it may quote values."""
+    cause: Any = getattr(error, "orig", None) or error
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return lines[0][:200].rstrip(".").lower()

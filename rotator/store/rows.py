@@ -1,0 +1,138 @@
+"""
+Journal nouns to database rows and back.
+
+Rules that must stay true here:
+
+- What is read equals what was saved, to the microsecond.
+- A row that this version cannot read is a `JournalError`, never a guess.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from rotator.core.event import Commitment, Trigger
+from rotator.core.model import IntentKind, IssuerId, Serial, SubjectKind, SubjectName, TrustDomainName
+from rotator.ports import Hold, Issuance, IssuanceKind, IssuanceState, Rotation, RotationState
+
+Row = sa.Row[Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+
+
+def from_moment(moment: datetime) -> int:
+    """Return *moment* as microseconds since 1970."""
+    return (moment - _EPOCH) // _TICK
+
+
+def to_moment(microseconds: int) -> datetime:
+    """Return the moment that is *microseconds* after 1970."""
+    return _EPOCH + microseconds * _TICK
+
+
+def _from_optional(moment: datetime | None) -> int | None:
+    return None if moment is None else from_moment(moment)
+
+
+def _to_optional(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else to_moment(microseconds)
+
+
+def from_rotation(rotation: Rotation) -> dict[str, object]:
+    """Return the columns of *rotation*."""
+    return {
+        "id": rotation.id,
+        "subject": rotation.subject,
+        "kind": rotation.kind.value,
+        "intent": rotation.intent.value,
+        "trigger": rotation.trigger.value,
+        "state": rotation.state.value,
+        "opened_at": from_moment(rotation.opened_at),
+        "finished_at": _from_optional(rotation.finished_at),
+        "emergency": rotation.emergency,
+        "reason_commitment": rotation.reason_commitment,
+        "requested_by": rotation.requested_by,
+        "ticket": rotation.ticket,
+        "from_generation": rotation.from_generation,
+        "to_generation": rotation.to_generation,
+        "trust_published_at": _from_optional(rotation.trust_published_at),
+        "activated_at": _from_optional(rotation.activated_at),
+        "roll_started_at": _from_optional(rotation.roll_started_at),
+        "outcome": rotation.outcome,
+    }
+
+
+def to_rotation(row: Row) -> Rotation:
+    """Return the rotation in *row*. Raises `ValueError` for a word that this version does not know."""
+    return Rotation(
+        id=row.id,
+        subject=SubjectName(row.subject),
+        kind=SubjectKind(row.kind),
+        intent=IntentKind(row.intent),
+        trigger=Trigger(row.trigger),
+        state=RotationState(row.state),
+        opened_at=to_moment(row.opened_at),
+        finished_at=_to_optional(row.finished_at),
+        emergency=row.emergency,
+        reason_commitment=Commitment(row.reason_commitment) if row.reason_commitment else None,
+        requested_by=Commitment(row.requested_by) if row.requested_by else None,
+        ticket=row.ticket,
+        from_generation=row.from_generation,
+        to_generation=row.to_generation,
+        trust_published_at=_to_optional(row.trust_published_at),
+        activated_at=_to_optional(row.activated_at),
+        roll_started_at=_to_optional(row.roll_started_at),
+        outcome=row.outcome,
+    )
+
+
+def from_issuance(issuance: Issuance) -> dict[str, object]:
+    """Return the columns of *issuance*."""
+    return {
+        "spki_sha256": issuance.spki_sha256,
+        "kind": issuance.kind.value,
+        "subject": issuance.subject,
+        "trust_domain": issuance.trust_domain,
+        "rotation_id": issuance.rotation_id,
+        "state": issuance.state.value,
+        "asked_at": from_moment(issuance.asked_at),
+        "signer": issuance.signer,
+        "serial": issuance.serial,
+        "not_after": _from_optional(issuance.not_after),
+    }
+
+
+def to_issuance(row: Row) -> Issuance:
+    """Return the certificate order in *row*. Raises `ValueError` for a word that this version does not know."""
+    return Issuance(
+        spki_sha256=row.spki_sha256,
+        kind=IssuanceKind(row.kind),
+        subject=SubjectName(row.subject),
+        trust_domain=TrustDomainName(row.trust_domain),
+        rotation_id=row.rotation_id,
+        state=IssuanceState(row.state),
+        asked_at=to_moment(row.asked_at),
+        signer=IssuerId(row.signer) if row.signer else None,
+        serial=Serial(row.serial) if row.serial else None,
+        not_after=_to_optional(row.not_after),
+    )
+
+
+def from_hold(hold: Hold) -> dict[str, object]:
+    """Return the columns of *hold*."""
+    return {
+        "subject": hold.subject,
+        "until": from_moment(hold.until),
+        "past_safety_line": hold.past_safety_line,
+    }
+
+
+def to_hold(row: Row) -> Hold:
+    """Return the hold in *row*."""
+    return Hold(
+        subject=SubjectName(row.subject), until=to_moment(row.until), past_safety_line=bool(row.past_safety_line)
+    )

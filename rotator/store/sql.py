@@ -1,0 +1,199 @@
+"""
+Journal and ledger in one database, in one transaction.
+
+Rules that must stay true here:
+
+- Rows and records of a transaction become true together or not at all.
+- Sequence numbers have no gaps and follow the order of commits: whoever writes is alone (law 21).
+- `JournalError` says that it could not be written, never that it was not: observe again (law 13).
+- Names and words of people go to the salt store before the transaction that names their commitments commits (law 24).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from rotator.core.event import Commitment, Event
+from rotator.core.model import SubjectKind, SubjectName, TrustDomainName
+from rotator.errors import JournalError
+from rotator.evidence.merkle import leaf_hash
+from rotator.evidence.record import encode
+from rotator.ports import Hold, Issuance, IssuanceState, Rotation, RotationState
+from rotator.store import rows
+from rotator.store.engine import open_engine, parse_url, reading, writing
+from rotator.store.salts import Salted, SaltStore, salted
+from rotator.store.tables import bring_up, holds, issuances, ledger, rotations
+
+
+class SQLTransaction:
+    """What becomes true together. Use it only inside its ``with`` block."""
+
+    def __init__(self, connection: sa.Connection, *, environment: str, policy_sha256: str | None) -> None:
+        self._connection = connection
+        self._environment = environment
+        self._policy_sha256 = policy_sha256
+        self._next: int | None = None
+        self.salted: dict[Commitment, Salted] = {}
+        """Texts committed to in this transaction, to be kept before it commits."""
+
+    def save(self, row: Rotation | Issuance | Hold) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject)."""
+        match row:
+            case Rotation():
+                self._upsert(rotations, rotations.c.id, rows.from_rotation(row))
+            case Issuance():
+                self._upsert(issuances, issuances.c.spki_sha256, rows.from_issuance(row))
+            case Hold():
+                self._upsert(holds, holds.c.subject, rows.from_hold(row))
+
+    def release(self, subject: SubjectName) -> None:
+        """Remove the hold on *subject*."""
+        self._connection.execute(holds.delete().where(holds.c.subject == subject))
+
+    def append(self, event: Event) -> int:
+        """
+        Append one evidence record; return its sequence number (gap-free, from 0).
+
+        An event whose ``id`` is already in the ledger is not appended again: its number is returned.
+        """
+        if event.id is not None:
+            known = self._connection.execute(sa.select(ledger.c.seq).where(ledger.c.id == event.id)).scalar()
+            if known is not None:
+                return int(known)
+        if self._next is None:
+            self._next = _size(self._connection)
+        seq, record_id = self._next, event.id or uuid.uuid4().hex
+        entry = encode(
+            event, seq=seq, record_id=record_id, environment=self._environment, policy_sha256=self._policy_sha256
+        )
+        self._connection.execute(
+            ledger.insert(), {"seq": seq, "id": record_id, "leaf_hash": leaf_hash(entry), "entry": entry}
+        )
+        self._next = seq + 1
+        return seq
+
+    def commit_to(self, text: str) -> Commitment:
+        """Return a salted commitment to a person's name or words; salt and text go to the salt store."""
+        fresh = salted(text)
+        self.salted[fresh.commitment] = fresh
+        return fresh.commitment
+
+    def _upsert(self, table: sa.Table, key: sa.Column[str], columns: dict[str, object]) -> None:
+        insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
+        others = {name: value for name, value in columns.items() if name != key.name}
+        statement = insert(table).values(columns).on_conflict_do_update(index_elements=[key], set_=others)
+        self._connection.execute(statement)
+
+
+class SQLStore:
+    """Implements `rotator.ports.Journal` and `rotator.ports.Ledger` on SQLite or PostgreSQL. Safe from many threads."""
+
+    def __init__(self, url: str, *, environment: str, policy_sha256: Callable[[], str | None] = lambda: None) -> None:
+        """
+        Open the store at *url* and make or lead on its tables.
+
+        Args:
+            url: ``sqlite:////path/state.db`` or ``postgresql+psycopg://...``.
+            environment: Stands in every record.
+            policy_sha256: Asked at each transaction for the hash of the policy in force.
+
+        Raises:
+            ConfigError: If the URL cannot be used, or a newer rotator wrote the store.
+            JournalError: If the database cannot be opened.
+        """
+        parsed = parse_url(url)
+        self._environment = environment
+        self._policy_sha256 = policy_sha256
+        self._engine = open_engine(parsed)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._engine.dispose)
+            with writing(self._engine, f"open the store {parsed.render_as_string(hide_password=True)}") as connection:
+                bring_up(connection)
+            self.salts = SaltStore(parsed)
+            undo.pop_all()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+        self.salts.close()
+
+    # --- journal --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[SQLTransaction]:
+        """Open one transaction: committed when the block ends, nothing kept when it raises."""
+        with writing(self._engine, "write to the journal") as connection:
+            transaction = SQLTransaction(connection, environment=self._environment, policy_sha256=self._policy_sha256())
+            yield transaction
+            if transaction.salted:
+                # Before the commit: a salt that nothing names harms nobody, a name that nothing can reveal is lost.
+                self.salts.keep(transaction.salted)
+
+    def rotations(
+        self, *, state: RotationState | None = None, subject: SubjectName | None = None
+    ) -> tuple[Rotation, ...]:
+        """Return rotations, oldest first."""
+        query = sa.select(rotations).order_by(rotations.c.ordinal)
+        if state is not None:
+            query = query.where(rotations.c.state == state.value)
+        if subject is not None:
+            query = query.where(rotations.c.subject == subject)
+        with reading(self._engine, "read rotations") as connection, _readable("a rotation"):
+            return tuple(rows.to_rotation(row) for row in connection.execute(query))
+
+    def issuances(
+        self, *, states: frozenset[IssuanceState], subject: SubjectName | None = None
+    ) -> tuple[Issuance, ...]:
+        """Return certificate orders in the given states, oldest first."""
+        wanted = sorted(state.value for state in states)
+        query = sa.select(issuances).where(issuances.c.state.in_(wanted)).order_by(issuances.c.ordinal)
+        if subject is not None:
+            query = query.where(issuances.c.subject == subject)
+        with reading(self._engine, "read certificate orders") as connection, _readable("a certificate order"):
+            return tuple(rows.to_issuance(row) for row in connection.execute(query))
+
+    def holds(self) -> tuple[Hold, ...]:
+        """Return every pause, also those whose time is over."""
+        with reading(self._engine, "read holds") as connection:
+            return tuple(rows.to_hold(row) for row in connection.execute(sa.select(holds).order_by(holds.c.subject)))
+
+    def last_generation(self, trust_domain: TrustDomainName) -> int:
+        """Return the highest generation number ever used for *trust_domain*, 0 for none."""
+        used = sa.select(
+            sa.func.max(sa.func.coalesce(rotations.c.from_generation, 0)),
+            sa.func.max(sa.func.coalesce(rotations.c.to_generation, 0)),
+        ).where(rotations.c.subject == trust_domain, rotations.c.kind == SubjectKind.TRUST_DOMAIN.value)
+        with reading(self._engine, "read generations") as connection:
+            before, after = connection.execute(used).one()
+        return max(before or 0, after or 0)
+
+    # --- ledger ---------------------------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """Return how many records are committed."""
+        with reading(self._engine, "read the ledger") as connection:
+            return _size(connection)
+
+    def entries(self, start: int, stop: int) -> Sequence[bytes]:
+        """Return the canonical bytes of records ``start <= seq < stop``."""
+        query = sa.select(ledger.c.entry).where(ledger.c.seq >= start, ledger.c.seq < stop).order_by(ledger.c.seq)
+        with reading(self._engine, "read the ledger") as connection:
+            return [bytes(entry) for entry in connection.execute(query).scalars()]
+
+
+def _size(connection: sa.Connection) -> int:
+    last = connection.execute(sa.select(sa.func.max(ledger.c.seq))).scalar()
+    return 0 if last is None else int(last) + 1
+
+
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as e:
+        raise JournalError(f"{what} in the store is not readable by this version") from e

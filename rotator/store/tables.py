@@ -1,0 +1,158 @@
+"""
+Tables of journal, ledger and salts, and the versions of their schema.
+
+Rules that must stay true here:
+
+- The ledger is append-only, and the database itself says so: triggers refuse every change, removal and gap.
+- A schema is changed by adding a version to `MIGRATIONS`, never by editing one that has been released.
+- A schema newer than this program is refused in words, not guessed at.
+- Moments are whole microseconds since 1970 in UTC: the same number on every database.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from rotator.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+# SQLite gives row numbers to "INTEGER PRIMARY KEY" alone.
+_Ordinal = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData()
+
+schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, nullable=False))
+
+rotations = sa.Table(
+    "rotations",
+    metadata,
+    sa.Column("ordinal", _Ordinal, sa.Identity(), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("intent", sa.Text, nullable=False),
+    sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("opened_at", sa.BigInteger, nullable=False),
+    sa.Column("finished_at", sa.BigInteger),
+    sa.Column("emergency", sa.Boolean, nullable=False),
+    sa.Column("reason_commitment", sa.Text),
+    sa.Column("requested_by", sa.Text),
+    sa.Column("ticket", sa.Text),
+    sa.Column("from_generation", sa.Integer),
+    sa.Column("to_generation", sa.Integer),
+    sa.Column("trust_published_at", sa.BigInteger),
+    sa.Column("activated_at", sa.BigInteger),
+    sa.Column("roll_started_at", sa.BigInteger),
+    sa.Column("outcome", sa.Text, nullable=False),
+    # Finished rotations pile up; a sweep asks for the open ones.
+    sa.Index("rotations_state", "state", "ordinal"),
+    sa.Index("rotations_subject", "subject", "ordinal"),
+    sqlite_autoincrement=True,
+)
+
+issuances = sa.Table(
+    "issuances",
+    metadata,
+    sa.Column("ordinal", _Ordinal, sa.Identity(), primary_key=True),
+    sa.Column("spki_sha256", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("trust_domain", sa.Text, nullable=False),
+    sa.Column("rotation_id", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("asked_at", sa.BigInteger, nullable=False),
+    sa.Column("signer", sa.Text),
+    sa.Column("serial", sa.Text),
+    sa.Column("not_after", sa.BigInteger),
+    # A sweep asks for the live ones of ten thousand subjects at once, never one subject at a time.
+    sa.Index("issuances_state", "state", "ordinal"),
+    sa.Index("issuances_subject", "subject", "state", "ordinal"),
+    sqlite_autoincrement=True,
+)
+
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("past_safety_line", sa.Boolean, nullable=False),
+)
+
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("leaf_hash", sa.LargeBinary, nullable=False),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+)
+
+# The salts stand in a database of their own, so that they can be erased and left out of copies (law 24).
+salts_metadata = sa.MetaData()
+
+salts = sa.Table(
+    "salts",
+    salts_metadata,
+    sa.Column("commitment", sa.Text, primary_key=True),
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+)
+
+_SQLITE_GUARDS = (
+    """CREATE TRIGGER ledger_never_changes BEFORE UPDATE ON ledger
+       BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER ledger_never_shrinks BEFORE DELETE ON ledger
+       BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER ledger_has_no_gaps BEFORE INSERT ON ledger
+       WHEN NEW.seq IS NOT (SELECT COALESCE(MAX(seq) + 1, 0) FROM ledger)
+       BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+)
+
+_POSTGRESQL_GUARDS = (
+    """CREATE FUNCTION ledger_refuses() RETURNS trigger LANGUAGE plpgsql AS
+       $$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$""",
+    """CREATE FUNCTION ledger_follows() RETURNS trigger LANGUAGE plpgsql AS
+       $$ BEGIN
+         IF NEW.seq IS DISTINCT FROM (SELECT COALESCE(MAX(seq) + 1, 0) FROM ledger) THEN
+           RAISE EXCEPTION 'the ledger is append-only';
+         END IF;
+         RETURN NEW;
+       END $$""",
+    """CREATE TRIGGER ledger_never_shrinks BEFORE UPDATE OR DELETE ON ledger
+       FOR EACH ROW EXECUTE FUNCTION ledger_refuses()""",
+    """CREATE TRIGGER ledger_is_never_emptied BEFORE TRUNCATE ON ledger
+       FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuses()""",
+    """CREATE TRIGGER ledger_has_no_gaps BEFORE INSERT ON ledger
+       FOR EACH ROW EXECUTE FUNCTION ledger_follows()""",
+)
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {}
+"""Statements that lead from the version before to the version named; version 1 is made whole."""
+
+
+def bring_up(connection: sa.Connection) -> None:
+    """
+    Make the tables, or lead an older schema to `SCHEMA_VERSION`, inside the caller's transaction.
+
+    Raises:
+        ConfigError: If the schema is newer than this program.
+    """
+    if not sa.inspect(connection).has_table(schema_version.name):
+        metadata.create_all(connection)
+        guards = _SQLITE_GUARDS if connection.dialect.name == "sqlite" else _POSTGRESQL_GUARDS
+        for statement in guards:
+            connection.exec_driver_sql(statement)
+        connection.execute(schema_version.insert().values(version=SCHEMA_VERSION))
+        return
+    found: int = connection.execute(sa.select(schema_version.c.version)).scalar_one()
+    if found > SCHEMA_VERSION:
+        raise ConfigError(
+            f"the store was written by a newer rotator (schema {found}, this one knows {SCHEMA_VERSION}): "
+            "run that version, or restore the store as it was before"
+        )
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        for statement in MIGRATIONS[version]:
+            connection.exec_driver_sql(statement)
+    connection.execute(schema_version.update().values(version=SCHEMA_VERSION))
