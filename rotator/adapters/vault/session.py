@@ -35,6 +35,7 @@ from rotator.adapters.vault.auth import Auth, Certificate, TokenFile, client_cer
 from rotator.adapters.vault.transport import Endpoint, PooledAdapter
 from rotator.errors import AdapterError, Denied, Rejected, Unavailable
 from rotator.ports import Clock
+from rotator.redaction import redacted_text
 
 RENEW_AT = 0.5
 """Fraction of a token's life after which it is renewed: half leaves time for as many tries as have been."""
@@ -47,10 +48,6 @@ HARMLESS = (
     re.compile(r"^Max path length of the signed certificate is zero"),
 )
 """Warnings that say nothing about whether the request was understood."""
-
-_MAY_BE_SECRET = re.compile(
-    r"\b(?:hv[sbr]|[sbr])\.[\w.-]{16,}|-----BEGIN.*|eyJ[\w-]+\.[\w.-]+|[\w+/=-]{48,}", re.DOTALL
-)
 
 _LONGEST_QUOTE = 300
 
@@ -98,9 +95,13 @@ class _Token:
 
 def quoted(error: hvac.exceptions.VaultError) -> str:
     """Return what the server said, in one short line, without anything that looks like a secret; empty if nothing."""
-    words = "; ".join(str(word) for word in error.errors or ())
-    words = " ".join(_MAY_BE_SECRET.sub("[redacted]", words).split())
-    return f": {words[:_LONGEST_QUOTE]}" if words else ""
+    words = said("; ".join(str(word) for word in error.errors or ()))
+    return f": {words}" if words else ""
+
+
+def said(words: str) -> str:
+    """Return *words* of the server's as one short line without secrets."""
+    return " ".join(redacted_text(words).split())[:_LONGEST_QUOTE]
 
 
 @contextmanager
@@ -158,9 +159,17 @@ class VaultSession:
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
-    def write(self, path: str, body: Mapping[str, object], *, doing: str) -> Reply:
-        """Send *body* to *path* by POST. *doing* is what errors say was being done, as "signing a leaf"."""
-        return self._checked(self._call(lambda client: client.write_data(path, data=dict(body)), doing), doing)
+    def write(
+        self, path: str, body: Mapping[str, object], *, doing: str, harmless_too: Sequence[re.Pattern[str]] = ()
+    ) -> Reply:
+        """
+        Send *body* to *path* by POST.
+
+        *doing* is what errors say was being done, as "signing a leaf"; warnings that match one of *harmless_too* are
+        expected of this one call.
+        """
+        answer = self._call(lambda client: client.write_data(path, data=dict(body)), doing)
+        return self._checked(answer, doing, harmless_too)
 
     def read(self, path: str, *, doing: str) -> Reply | None:
         """Return what stands at *path*, None if nothing does."""
@@ -263,14 +272,13 @@ class VaultSession:
     def _unless_absent(self, answer: object, doing: str) -> Reply | None:
         return None if answer is None else self._checked(answer, doing)
 
-    def _checked(self, answer: object, doing: str) -> Reply:
+    def _checked(self, answer: object, doing: str, harmless_too: Sequence[re.Pattern[str]] = ()) -> Reply:
         """Return *answer* as a `Reply`. Raises `Rejected` if it is none, or carries a warning that is not harmless."""
         reply = _reply(answer, doing)
         warnings = answer.get("warnings") if isinstance(answer, Mapping) else None
         for warning in warnings or ():
-            if not any(pattern.search(str(warning)) for pattern in HARMLESS):
-                said = " ".join(_MAY_BE_SECRET.sub("[redacted]", str(warning)).split())[:_LONGEST_QUOTE]
-                raise Rejected(f"Vault warned while {doing}: {said} (request {reply.request_id})")
+            if not any(pattern.search(str(warning)) for pattern in (*HARMLESS, *harmless_too)):
+                raise Rejected(f"Vault warned while {doing}: {said(str(warning))} (request {reply.request_id})")
         return reply
 
     # --- the token --------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import hvac.adapters
@@ -85,7 +85,14 @@ class Endpoint:
         )
 
 
-class PooledAdapter(hvac.adapters.Adapter[Any]):
+if TYPE_CHECKING:
+    _Adapter = hvac.adapters.Adapter[Any]
+else:
+    # Generic in its stubs only.
+    _Adapter = hvac.adapters.Adapter
+
+
+class PooledAdapter(_Adapter):
     """hvac's JSON adapter over a urllib3 pool, which several clients may share."""
 
     def __init__(

@@ -1,0 +1,414 @@
+"""
+The CA generations of one trust domain: issuers of its mount, and the pointer that says which of them signs.
+
+Rules that must stay true here:
+
+- A generation is an issuer that rotator has named; number and trust domain stand in the name. What has no name yet is
+  no generation: it was never finished, and the next `prepare` removes it (law 13).
+- The key is made inside Vault and never leaves it (law 10). Its public half is announced before the corporate PKI is
+  asked to sign, so that whatever a crash leaves behind is found by it (law 12).
+- The corporate issuer is the configured one, fit to sign by its own dates and flags (law 6), and outlives what it
+  signs: Vault itself would sign past it (law 4).
+- What comes back is compared with the order before it is installed (law 11).
+- The pointer (the mount's default issuer) moves by `activate` alone. Vault would let the first issuer of an empty
+  mount become the default by itself, an activation that nobody ordered; so before that the pointer is set to rest on
+  the corporate CA's certificate, which has no key here and signs nothing.
+- The pointer is no way to sign: leaves name their generation. It is the one fact that says which one is active.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from rotator.adapters.vault.chains import parents_of
+from rotator.adapters.vault.listing import certificate_in, colons, revoked_at, stored
+from rotator.adapters.vault.naming import (
+    BACKDATE,
+    EXPIRY_BEHAVIOR,
+    KEY_PARAMETERS,
+    PATH_LENGTH,
+    common_name,
+    common_name_stem,
+    generation_name,
+    number_in,
+    ttl,
+)
+from rotator.adapters.vault.session import VaultSession, names
+from rotator.core.model import Generation, Serial, TrustDomainName
+from rotator.errors import Conflict, InvariantBroken, Rejected
+from rotator.pki.certificates import authority_of, spki_sha256_of, uri_names
+from rotator.pki.returned import check_authority
+from rotator.ports import AuthorityOrder, Clock, HeldAuthorities, IssuedCertificate, PreparedAuthority
+
+_RESTS_WITHOUT_KEY = re.compile(r"^This selected default issuer has no key associated with it")
+"""What Vault says when the pointer is set to rest: it is meant so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorporateIssuer:
+    """Who signs the CAs: one pinned issuer, by name or id, of one mount."""
+
+    mount: str
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameConstraints:
+    """Which names leaves below a CA may carry; nothing said about a kind of name means no limit."""
+
+    permitted_dns_domains: tuple[str, ...] = ()
+    permitted_uri_domains: tuple[str, ...] = ()
+    """Only where every URI of every leaf lies in them (not Kuma 2.x), and where the server knows them: one that does
+    not (OpenBao 2.7) says so, and the order is refused."""
+
+    def parameters(self) -> dict[str, object]:
+        """Return what is sent to Vault."""
+        kinds = {
+            "permitted_dns_domains": self.permitted_dns_domains,
+            "permitted_uri_domains": self.permitted_uri_domains,
+        }
+        return {kind: ",".join(domains) for kind, domains in kinds.items() if domains}
+
+    def extension(self) -> x509.NameConstraints | None:
+        """Return what must come back, None for no constraint."""
+        permitted: list[x509.GeneralName] = [x509.DNSName(domain) for domain in self.permitted_dns_domains]
+        permitted += [x509.UniformResourceIdentifier(domain) for domain in self.permitted_uri_domains]
+        return x509.NameConstraints(permitted, None) if permitted else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """One issuer of the mount, as its list shows it."""
+
+    reference: str
+    name: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parent:
+    """The pinned corporate issuer, found fit to sign."""
+
+    certificate: x509.Certificate
+    above: tuple[x509.Certificate, ...]
+
+
+class VaultAuthorities:
+    """Keeps the generations of one trust domain at its mount, signed by the corporate PKI. Also `ParentRevocation`."""
+
+    def __init__(
+        self,
+        session: VaultSession,
+        *,
+        clock: Clock,
+        trust_domain: TrustDomainName,
+        mount: str,
+        corporate: CorporateIssuer,
+        skew: timedelta,
+        name_constraints: NameConstraints = NameConstraints(),
+    ) -> None:
+        """Keep *trust_domain*'s generations at *mount*; *skew* is how far Vault's clock may be from ours."""
+        self._session = session
+        self._clock = clock
+        self._trust_domain = trust_domain
+        self._mount = mount
+        self._corporate = corporate
+        self._skew = skew
+        self._constraints = name_constraints
+
+    # --- seeing -----------------------------------------------------------------------------------------------------
+
+    def observe(self) -> HeldAuthorities:
+        """Return what the mount holds, expired generations included; never cached."""
+        held, keys = self._issuers(), self._keys()
+        pointer = self._pointer()
+        found = [
+            (self._generation(one, number, keys), one)
+            for one in held
+            if (number := number_in(self._trust_domain, one.name)) is not None
+        ]
+        found.sort(key=lambda pair: pair[0][0].number)
+        active = [generation.authority.id for (generation, _), one in found if one.reference == pointer]
+        return HeldAuthorities(
+            generations=tuple(generation for (generation, _), _ in found),
+            active=active[0] if active else None,
+            certificates_pem={generation.authority.id: pem for (generation, pem), _ in found},
+        )
+
+    def strays(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
+        """Return CA certificates that the corporate PKI signed for this trust domain, but for *known* serials."""
+        mine = f"spiffe://{self._trust_domain}"
+        found = stored(self._session, self._corporate.mount, self._candidates(), known)
+        return tuple(line for certificate, line in found if line.is_authority and mine in uri_names(certificate))
+
+    def _candidates(self) -> list[str]:
+        """Return the serials at the corporate mount that may be ours, as Vault spells them."""
+        mount = self._corporate.mount
+        detailed = self._session.list(f"{mount}/certs/detailed", doing=f"listing the certificates of {mount}")
+        if detailed is not None:
+            lines = _mapping(detailed.body.get("key_info"))
+            stem = common_name_stem(self._trust_domain)
+            # The policy lets no CA of ours be signed under another name.
+            return [s for s in names(detailed) if str(_mapping(lines.get(s)).get("common_name", stem)).startswith(stem)]
+        # HashiCorp's server has no detailed list: every certificate there has to be looked at.
+        return list(names(self._session.list(f"{mount}/certs", doing=f"listing the certificates of {mount}")))
+
+    def _issuers(self) -> list[_Held]:
+        reply = self._session.list(f"{self._mount}/issuers", doing=f"listing the issuers of {self._mount}")
+        details = _mapping(None if reply is None else reply.body.get("key_info"))
+        held = []
+        for reference in names(reply):
+            about = _mapping(details.get(reference))
+            held.append(
+                _Held(
+                    reference=reference,
+                    name=str(about.get("issuer_name") or ""),
+                    key_id=str(about.get("key_id") or ""),
+                )
+            )
+        return held
+
+    def _keys(self) -> dict[str, str]:
+        """Return key id to key name."""
+        reply = self._session.list(f"{self._mount}/keys", doing=f"listing the keys of {self._mount}")
+        details = _mapping(None if reply is None else reply.body.get("key_info"))
+        return {key: str(_mapping(details.get(key)).get("key_name") or "") for key in names(reply)}
+
+    def _pointer(self) -> str:
+        """Return the id of the mount's default issuer, empty for none."""
+        reply = self._session.read(f"{self._mount}/config/issuers", doing=f"reading the pointer of {self._mount}")
+        return "" if reply is None else str(reply.body.get("default") or "")
+
+    def _generation(self, held: _Held, number: int, keys: Mapping[str, str]) -> tuple[Generation, bytes]:
+        """Return the generation behind *held* with its PEM."""
+        what = f"generation {number} of {self._trust_domain}"
+        reply = self._session.read(f"{self._mount}/issuer/{held.reference}", doing=f"reading {what}")
+        certificate = certificate_in(reply, what)
+        about = {} if reply is None else reply.body
+        authority = authority_of(certificate)
+        revoked = bool(about.get("revoked")) or self._revoked_by_parent(authority.serial)
+        usage = {word.strip() for word in str(about.get("usage") or "").split(",")}
+        has_key = str(about.get("key_id") or "") in keys
+        generation = Generation(
+            number=number,
+            authority=authority,
+            reference=held.reference,
+            can_sign=has_key and not revoked and "issuing-certificates" in usage,
+            revoked=revoked,
+        )
+        return generation, certificate.public_bytes(serialization.Encoding.PEM)
+
+    def _revoked_by_parent(self, serial: Serial) -> bool:
+        """Return whether the corporate PKI has revoked *serial*; what it no longer stores has ended."""
+        path = f"{self._corporate.mount}/cert/{colons(serial).replace(':', '-')}"
+        reply = self._session.read(path, doing=f"asking whether {serial} of {self._trust_domain} is revoked")
+        return reply is not None and revoked_at(reply) is not None
+
+    # --- preparing --------------------------------------------------------------------------------------------------
+
+    def prepare(self, order: AuthorityOrder) -> PreparedAuthority:
+        """
+        Make generation ``order.number``; return it as it is if it is there already.
+
+        Raises:
+            Conflict: If the number is there and cannot sign: the next number is to be used.
+            InvariantBroken: If the corporate issuer may not sign it (laws 4 and 6); nothing was changed.
+            Rejected: If something refused or came back wrong; a certificate that was signed shows in `strays`.
+        """
+        what = f"generation {order.number} of {self._trust_domain}"
+        held, keys = self._issuers(), self._keys()
+        for one in held:
+            if number_in(self._trust_domain, one.name) == order.number:
+                return self._found(self._generation(one, order.number, keys)[0], what)
+        self._clean_up(held, keys)
+        parent = self._fit_parent(order)
+        self._rest_pointer(parent)
+        subject = common_name(self._trust_domain, order.number, order.rotation_id)
+        key_id, csr_pem, spki_sha256 = self._new_key(order, subject, what)
+        order.announce(spki_sha256)
+        asked_at = self._clock.now()
+        signed = self._session.write(
+            f"{self._corporate.mount}/issuer/{self._corporate.issuer}/sign-intermediate",
+            {
+                "csr": csr_pem,
+                "common_name": subject,
+                "max_path_length": PATH_LENGTH,
+                "ttl": ttl(order.lifetime),
+                "uri_sans": f"spiffe://{self._trust_domain}",
+                "use_csr_values": False,
+                "exclude_cn_from_sans": True,
+                "not_before_duration": BACKDATE,
+                **self._constraints.parameters(),
+            },
+            doing=f"having {what} signed",
+        )
+        certificate = certificate_in(signed, f"the certificate of {what}")
+        check_authority(
+            certificate,
+            spki_sha256=spki_sha256,
+            common_name=subject,
+            trust_domain=self._trust_domain,
+            lifetime=order.lifetime,
+            parent=parent.certificate,
+            above=parent.above,
+            asked_at=asked_at,
+            received_at=self._clock.now(),
+            skew=self._skew,
+            name_constraints=self._constraints.extension(),
+        )
+        reference = self._install(certificate, key_id, what)
+        name = generation_name(self._trust_domain, order.number)
+        self._session.write(
+            f"{self._mount}/issuer/{reference}",
+            {"issuer_name": name, "leaf_not_after_behavior": EXPIRY_BEHAVIOR},
+            doing=f"naming {what}",
+        )
+        generation, _ = self._generation(
+            _Held(reference=reference, name=name, key_id=key_id), order.number, self._keys()
+        )
+        if not generation.can_sign or generation.authority != authority_of(certificate):
+            raise Rejected(f"{what} was installed and does not read back as it was signed")
+        return PreparedAuthority(generation=generation, request_id=signed.request_id)
+
+    def _found(self, generation: Generation, what: str) -> PreparedAuthority:
+        """Return *generation*, which an earlier try finished, if it is of use."""
+        if not generation.can_sign or generation.authority.not_after <= self._clock.now():
+            raise Conflict(f"{what} is there already and cannot sign")
+        return PreparedAuthority(generation=generation, request_id=None)
+
+    def _clean_up(self, held: list[_Held], keys: Mapping[str, str]) -> None:
+        """Remove issuers that were never named and keys without issuer, of whatever number: tries that did not end."""
+        ours = {key for key, name in keys.items() if number_in(self._trust_domain, name) is not None}
+        unnamed = [one for one in held if one.key_id in ours and number_in(self._trust_domain, one.name) is None]
+        for one in unnamed:
+            doing = f"removing an unfinished generation of {self._trust_domain}"
+            self._session.delete(f"{self._mount}/issuer/{one.reference}", doing=doing)
+        in_use = {one.key_id for one in held} - {one.key_id for one in unnamed}
+        for key in sorted(ours - in_use):
+            self._session.delete(f"{self._mount}/key/{key}", doing=f"removing left-over key {keys[key]}")
+
+    def _fit_parent(self, order: AuthorityOrder) -> _Parent:
+        """Return the pinned corporate issuer. Raises `InvariantBroken` if it may not sign *order* now."""
+        who = f"the corporate issuer {self._corporate.issuer} of {self._corporate.mount}"
+        path = f"{self._corporate.mount}/issuer/{self._corporate.issuer}"
+        reply = self._session.read(path, doing=f"reading {who}")
+        if reply is None:
+            raise InvariantBroken(6, f"{who} is not there")
+        certificate = certificate_in(reply, who)
+        above = tuple(parents_of(certificate, reply.body.get("ca_chain")))
+        now = self._clock.now()
+        if reply.body.get("revoked"):
+            raise InvariantBroken(6, f"{who} is revoked")
+        ends = min(one.not_valid_after_utc for one in (certificate, *above))
+        if now < certificate.not_valid_before_utc:
+            raise InvariantBroken(6, f"{who} is not valid before {certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}")
+        if now >= ends:
+            raise InvariantBroken(6, f"{who} ended at {ends:%Y-%m-%dT%H:%M:%SZ}")
+        if now + order.lifetime + self._skew > ends:
+            raise InvariantBroken(
+                4,
+                f"generation {order.number} of {self._trust_domain} would live for {order.lifetime} and outlive {who}, "
+                f"which ends at {ends:%Y-%m-%dT%H:%M:%SZ}",
+            )
+        return _Parent(certificate=certificate, above=above)
+
+    def _rest_pointer(self, parent: _Parent) -> None:
+        """Let the pointer of a mount that has none rest where nothing can be signed."""
+        if self._pointer():
+            return
+        pem = parent.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+        doing = f"resting the pointer of {self._mount}"
+        mapping = _mapping(
+            self._session.write(f"{self._mount}/issuers/import/cert", {"pem_bundle": pem}, doing=doing).body.get(
+                "mapping"
+            )
+        )
+        for reference in mapping:
+            body = {"default": reference, "default_follows_latest_issuer": False}
+            self._session.write(f"{self._mount}/config/issuers", body, doing=doing, harmless_too=(_RESTS_WITHOUT_KEY,))
+
+    def _new_key(self, order: AuthorityOrder, subject: str, what: str) -> tuple[str, str, str]:
+        """Have a key made inside Vault; return its id, its signing request and its SPKI SHA-256."""
+        key_type, key_bits = KEY_PARAMETERS[order.key]
+        made = self._session.write(
+            f"{self._mount}/issuers/generate/intermediate/internal",
+            {
+                "common_name": subject,
+                "key_name": generation_name(self._trust_domain, order.number),
+                "key_type": key_type,
+                "key_bits": key_bits,
+            },
+            doing=f"making the key of {what}",
+        )
+        csr_pem, key_id = str(made.body.get("csr") or ""), str(made.body.get("key_id") or "")
+        try:
+            return key_id, csr_pem, spki_sha256_of(x509.load_pem_x509_csr(csr_pem.encode()))
+        except ValueError as e:
+            raise Rejected(f"making the key of {what} gave no signing request that can be read") from e
+
+    def _install(self, certificate: x509.Certificate, key_id: str, what: str) -> str:
+        """Install *certificate* beside its key; return the new issuer's id."""
+        pem = certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+        reply = self._session.write(
+            f"{self._mount}/intermediate/set-signed", {"certificate": pem}, doing=f"installing {what}"
+        )
+        for reference, key in _mapping(reply.body.get("mapping")).items():
+            if key == key_id:
+                return str(reference)
+        raise Rejected(f"installing {what} did not join it with its key")
+
+    # --- moving and removing ----------------------------------------------------------------------------------------
+
+    def activate(self, generation: Generation) -> str | None:
+        """Move the pointer to *generation* and read it back; return the request id."""
+        what = f"generation {generation.number} of {self._trust_domain}"
+        held = _Held(reference=generation.reference, name="", key_id="")
+        if not self._generation(held, generation.number, self._keys())[0].can_sign:
+            raise Rejected(f"{what} cannot sign")
+        reply = self._session.write(
+            f"{self._mount}/config/issuers",
+            {"default": generation.reference, "default_follows_latest_issuer": False},
+            doing=f"activating {what}",
+        )
+        if self._pointer() != generation.reference:
+            raise Conflict(f"the pointer of {self._mount} was moved elsewhere while activating {what}")
+        return reply.request_id
+
+    def retire(self, generation: Generation, *, revoke: bool) -> str | None:
+        """
+        Remove *generation* and its key, after revoking it at its parent if asked; return the revocation's request id.
+
+        Raises:
+            Conflict: If the pointer still names it: somebody has activated it meanwhile.
+        """
+        what = f"generation {generation.number} of {self._trust_domain}"
+        if self._pointer() == generation.reference:
+            raise Conflict(f"{what} is the active one")
+        request_id = self.revoke_authority(generation.authority.serial) if revoke else None
+        keys = self._keys()
+        # The list knows the key also when a crash has already taken the issuer away.
+        name = generation_name(self._trust_domain, generation.number)
+        key_ids = {one.key_id for one in self._issuers() if one.reference == generation.reference}
+        key_ids |= {key for key, key_name in keys.items() if key_name == name}
+        self._session.delete(f"{self._mount}/issuer/{generation.reference}", doing=f"retiring {what}")
+        for key in sorted(key_ids & set(keys)):
+            self._session.delete(f"{self._mount}/key/{key}", doing=f"removing the key of {what}")
+        return request_id
+
+    def revoke_authority(self, serial: Serial) -> str | None:
+        """Revoke *serial* at the corporate PKI; return the request id. Revoking twice is no error."""
+        doing = f"revoking authority {serial} of {self._trust_domain}"
+        body = {"serial_number": colons(serial)}
+        return self._session.write(f"{self._corporate.mount}/revoke", body, doing=doing).request_id
+
+
+def _mapping(found: Any) -> Mapping[str, Any]:  # noqa: ANN401 -- a piece of somebody else's JSON
+    """Return *found* if it is an object, else an empty one."""
+    return found if isinstance(found, Mapping) else {}
