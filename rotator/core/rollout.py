@@ -1,0 +1,220 @@
+"""
+How the members of one workload are replaced so that they load new material, without losing their work.
+
+Rules that must stay true here:
+
+- Drain first; replace a member only after two observations in a row saw it idle; unknown work is never idle (law 17).
+- Never below the minimum available (ready and not draining), and at least one consumer of every queue stays.
+- After a replacement the new member must be ready before the next wave; the first unhealthy wave stops the roll and
+  gives the others their work back.
+- Only members that started before the new material are touched: no restart without changed material (law 16).
+- At the drain deadline, which covers all waves in sequence, the operator's written choice decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from rotator.core.model import Member
+from rotator.core.steps import Done, DrainMember, Nothing, ReplaceMember, UndrainMember, Wait
+from rotator.core.window import written
+
+IDLE_STREAK = 2
+"""Observations in a row: a worker that has just fetched a task may look idle once."""
+
+
+class AtDrainDeadline(StrEnum):
+    """The operator's written choice for the drain deadline (law 17)."""
+
+    WAIT = "wait"
+    SKIP = "skip"
+    """Give the member its work back and leave it on its old material, with an alert."""
+    FORCE = "force"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutPolicy:
+    """How one workload is rolled."""
+
+    max_unavailable: int
+    drain_deadline: timedelta
+    """For all waves in sequence."""
+    at_drain_deadline: AtDrainDeadline = AtDrainDeadline.WAIT
+    surge: int = 0
+    """Members beyond the needed number that already run."""
+    queue_single_consumer: bool = False
+    """The operator's word that a queue may stand without a consumer while its only one is replaced."""
+    abort_after_failures: int = 1
+
+
+RollDecision = DrainMember | ReplaceMember | UndrainMember | Wait | Done | Nothing
+
+
+def is_stale(member: Member, stale_before: datetime) -> bool:
+    """Return whether *member* runs on material older than *stale_before*."""
+    return member.running and (member.started_at is None or member.started_at < stale_before)
+
+
+def decide(
+    policy: RolloutPolicy,
+    members: tuple[Member, ...],
+    stale_before: datetime,
+    roll_started_at: datetime | None,
+    now: datetime,
+    failed: frozenset[str],
+) -> RollDecision:
+    """
+    Return the one next step of the roll.
+
+    Args:
+        policy: How it is rolled.
+        members: Every configured member, those that do not run included.
+        stale_before: Members that started before it have not loaded the new material.
+        roll_started_at: From when the drain deadline counts; None before the first step.
+        now: Aware UTC.
+        failed: Names of members that were replaced and did not get ready in time.
+
+    """
+    if not members:
+        return Nothing()
+    if len(failed) >= max(1, policy.abort_after_failures):
+        return _abort(members, failed)
+    stopped = [each for each in members if not each.running and each.name not in failed]
+    if stopped:
+        return ReplaceMember(workload=stopped[0].workload, member=stopped[0].name)
+    stale = [each for each in members if is_stale(each, stale_before)]
+    fresh = [each for each in members if each.running and not is_stale(each, stale_before)]
+    for each in fresh:
+        if each.draining:
+            return UndrainMember(
+                workload=each.workload, member=each.name, because="it already runs on the new material"
+            )
+    is_late = roll_started_at is not None and now >= roll_started_at + policy.drain_deadline
+    draining = [each for each in stale if each.draining]
+    step = _finish_drained(policy, draining, is_late=is_late)
+    if step is not None:
+        return step
+    coming = [each for each in fresh if not each.ready and each.name not in failed]
+    if coming:
+        return Wait(until=None, on=tuple(each.name for each in coming), why="to take work")
+    waiting = [each for each in stale if not each.draining]
+    if is_late and policy.at_drain_deadline is AtDrainDeadline.SKIP:
+        return _wait(waiting, "left on its old material at the drain deadline", alert=True) or Done()
+    return _drain_next(policy, members, waiting, draining, roll_started_at, is_late=is_late)
+
+
+def foreseen(
+    policy: RolloutPolicy, members: tuple[Member, ...], leaf_not_after: datetime, now: datetime
+) -> tuple[str, ...]:
+    """Return what may go wrong with a roll that starts at *now*, in words, before it starts."""
+    found = []
+    if now + policy.drain_deadline > leaf_not_after:
+        found.append(
+            f"the drain deadline of {written(policy.drain_deadline)} reaches past the present leaf, which has "
+            f"{written((leaf_not_after - now) // timedelta(seconds=1) * timedelta(seconds=1))} left"
+        )
+    if policy.max_unavailable + policy.surge < 1 and members:
+        found.append("max_unavailable 0 without surge: no member can ever be drained")
+    if not policy.queue_single_consumer:
+        found.extend(
+            f"{each.name} is the only consumer of {', '.join(alone)}: it will not be drained"
+            for each in members
+            if (alone := _queues_left_alone(each, members))
+        )
+    blind = [each.name for each in members if each.running and each.busy is None]
+    if blind:
+        found.append(f"the work of {', '.join(blind)} cannot be seen: draining will not end by itself")
+    unready = [each.name for each in members if not each.ready]
+    if unready:
+        found.append(f"{', '.join(unready)} does not take work already")
+    return tuple(found)
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _abort(members: tuple[Member, ...], failed: frozenset[str]) -> RollDecision:
+    for each in members:
+        if each.running and each.draining and each.name not in failed:
+            because = f"the roll is stopped: {', '.join(sorted(failed))} did not get ready"
+            return UndrainMember(workload=each.workload, member=each.name, because=because)
+    return Wait(until=None, on=tuple(sorted(failed)), why="to be mended; the roll is stopped", alert=True)
+
+
+def _finish_drained(policy: RolloutPolicy, draining: list[Member], *, is_late: bool) -> RollDecision | None:
+    """Return what to do with members that already take no new work; None if they still work in time."""
+    for each in draining:
+        if each.busy == 0 and each.idle_seen >= IDLE_STREAK:
+            return ReplaceMember(workload=each.workload, member=each.name)
+    if not is_late:
+        return None
+    for each in draining:
+        match policy.at_drain_deadline:
+            case AtDrainDeadline.FORCE:
+                return ReplaceMember(workload=each.workload, member=each.name, forced=True)
+            case AtDrainDeadline.SKIP:
+                return UndrainMember(
+                    workload=each.workload, member=each.name, because="it still works at the drain deadline"
+                )
+            case AtDrainDeadline.WAIT:
+                continue
+    return None
+
+
+def _drain_next(
+    policy: RolloutPolicy,
+    members: tuple[Member, ...],
+    waiting: list[Member],
+    draining: list[Member],
+    roll_started_at: datetime | None,
+    *,
+    is_late: bool,
+) -> RollDecision:
+    until = roll_started_at + policy.drain_deadline if roll_started_at is not None and not is_late else None
+    unavailable = sum(1 for each in members if not _is_available(each))
+    allowed = policy.max_unavailable + policy.surge
+    alone: dict[str, tuple[str, ...]] = {}
+    # Members that take no work anyway first: draining them costs nothing.
+    for each in sorted(waiting, key=lambda member: (_is_available(member), member.name)):
+        if _is_available(each) and unavailable >= allowed:
+            continue
+        left_alone = () if policy.queue_single_consumer else _queues_left_alone(each, members)
+        if left_alone:
+            alone[each.name] = left_alone
+            continue
+        return DrainMember(workload=each.workload, member=each.name)
+    if draining:
+        return Wait(until=until, on=tuple(each.name for each in draining), why="to finish their work", alert=is_late)
+    if alone:
+        queues = ", ".join(sorted({queue for queues in alone.values() for queue in queues}))
+        return Wait(
+            until=None, on=tuple(alone), why=f"which alone consume {queues}: give them company first", alert=True
+        )
+    if waiting:
+        return Wait(
+            until=None,
+            on=tuple(each.name for each in members if not _is_available(each)) or ("max_unavailable",),
+            why=f"before another may be drained ({unavailable} of at most {allowed} take no work)",
+            alert=True,
+        )
+    unready = [each for each in members if not each.ready]
+    return _wait(unready, "to take work") or Done()
+
+
+def _wait(members: list[Member], why: str, *, alert: bool = False) -> Wait | None:
+    names = tuple(each.name for each in members)
+    return Wait(until=None, on=names, why=why, alert=alert) if names else None
+
+
+def _is_available(member: Member) -> bool:
+    return member.ready and not member.draining
+
+
+def _queues_left_alone(member: Member, members: tuple[Member, ...]) -> tuple[str, ...]:
+    """Return the queues that nobody would consume without *member*."""
+    if not _is_available(member):
+        return ()  # it consumes nothing already
+    others = [each.queues for each in members if each.name != member.name and _is_available(each)]
+    return tuple(sorted(queue for queue in member.queues if not any(queue in queues for queues in others)))
