@@ -121,10 +121,10 @@ class DirectoryStore:
 
     def material(self) -> Material:
         """Return what is published now, key included. Raises `Rejected` if there is nothing, or nothing usable."""
+        if self.read() is None:
+            raise Rejected(f"nothing is published in {self.target}")
         with self._translated("reading"), self._opened() as root:
             number = self._current(root)
-            if number == 0:
-                raise Rejected(f"nothing is published in {self.target}")
             files = files_of(root, number)
             if missing := [name for name in (CHAIN, KEY, BUNDLE) if name not in files]:
                 raise Rejected(f"publication {number} in {self.target} lacks {', '.join(missing)}")

@@ -1,0 +1,103 @@
+"""What every `LeafStore` keeps to: the directory on disk and the fake in memory."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rotator.adapters.directory import DirectoryStore
+from rotator.core.model import SubjectName
+from rotator.errors import Conflict, Rejected
+from rotator.pki.certificates import Material
+from rotator.ports import LeafStore, Stamp
+from tests.fakes.certificate_authority import EPOCH, FakeCA
+from tests.fakes.leaf_store import MemoryLeafStore
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(params=["directory", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> LeafStore:
+    return DirectoryStore(tmp_path / "tls") if request.param == "directory" else MemoryLeafStore()
+
+
+@pytest.fixture(scope="module")
+def ca() -> FakeCA:
+    return FakeCA("one", "td.example")
+
+
+def leaf(ca: FakeCA) -> Material:
+    return ca.material("spiffe://td.example/worker", HOUR, EPOCH)
+
+
+def stamp(rotation: str = "r-1", at: datetime = EPOCH) -> Stamp:
+    return Stamp(
+        subject=SubjectName("worker"), rotation_id=rotation, leaf_published_at=at, bundle_published_at=at + HOUR
+    )
+
+
+def number(store: LeafStore) -> int:
+    seen = store.read()
+    return 0 if seen is None else seen.number
+
+
+def test_nothing_is_none(store: LeafStore) -> None:
+    """A place where nothing was ever published reads as None and holds no material."""
+    assert store.read() is None
+    with pytest.raises(Rejected, match="nothing is published"):
+        store.material()
+    store.forget(keep=frozenset())
+
+
+def test_what_was_put_is_read(store: LeafStore, ca: FakeCA) -> None:
+    """Leaf, bundle, pair and stamp come back as they were put."""
+    made = leaf(ca)
+    put = store.put(made, expected=0, stamp=stamp("r-7"))
+    seen = store.read()
+    assert put == seen
+    assert seen is not None
+    assert (made.leaf, made.bundle, True, None) == (seen.leaf, seen.bundle, seen.key_matches, seen.problem)
+    assert ("worker", "r-7", EPOCH, EPOCH + HOUR) == (
+        seen.subject,
+        seen.rotation_id,
+        seen.leaf_published_at,
+        seen.bundle_published_at,
+    )
+    assert store.target == seen.target
+
+
+def test_material_comes_back_whole(store: LeafStore, ca: FakeCA) -> None:
+    """Material, key included, comes back to be published again with another bundle."""
+    made = leaf(ca)
+    store.put(made, expected=0, stamp=stamp())
+    assert made == store.material()
+
+
+def test_law_14_writes_are_fenced(store: LeafStore, ca: FakeCA) -> None:
+    """A writer that decided on another publication than the current one changes nothing."""
+    first = store.put(leaf(ca), expected=0, stamp=stamp("r-1"))
+    for stale in (0, first.number + 1, -1):
+        with pytest.raises(Conflict):
+            store.put(leaf(ca), expected=stale, stamp=stamp("r-2"))
+    assert first == store.read()
+
+
+def test_numbers_only_grow(store: LeafStore, ca: FakeCA) -> None:
+    """Every publication has a higher number than all before, forgotten ones included."""
+    numbers = [0]
+    for _ in range(3):
+        numbers.append(store.put(leaf(ca), expected=numbers[-1], stamp=stamp()).number)
+        store.forget(keep=frozenset())
+    assert sorted(set(numbers)) == numbers
+
+
+def test_forgetting_never_touches_what_is_current_or_kept(store: LeafStore, ca: FakeCA) -> None:
+    """Forgetting keeps the current publication; forgetting twice is no error."""
+    for _ in range(3):
+        store.put(leaf(ca), expected=number(store), stamp=stamp())
+    before = store.read()
+    for _ in range(2):
+        store.forget(keep=frozenset({2}))
+        assert before == store.read()
