@@ -1,7 +1,7 @@
 """
 A real OpenBao for every test that wants one: one server a session, mounts of its own for each module.
 
-Import the fixtures into a ``conftest.py``: ``from tests.fixtures_openbao import openbao, vault_domain``.
+Loaded as a plugin by ``tests/conftest.py``: every test may ask for `openbao` or `vault_domain`.
 """
 
 from __future__ import annotations

@@ -22,16 +22,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rotator.core.model import Generation, Serial, TrustDomainName
-from rotator.errors import Conflict, Rejected
+from rotator.errors import Conflict, InvariantBroken, Rejected
 from rotator.pki.certificates import (
     authority_key_id,
-    leaf_of,
     parse_certificates,
     serial_of,
     sha256_of,
     spki_sha256_of,
     uri_names,
 )
+from rotator.pki.returned import check_leaf
 from rotator.ports import (
     AuthorityOrder,
     Clock,
@@ -41,10 +41,13 @@ from rotator.ports import (
     LeafOrder,
     PreparedAuthority,
 )
-from tests.fakes.certificate_authority import FakeCA, spki_sha256
+from tests.fakes.certificate_authority import FakeCA
 from tests.fakes.faults import Faults
 
 Answer = Callable[[bytes], bytes]
+
+SKEW = timedelta(seconds=1)
+"""As far as a test's clock may jump between a call and its answer."""
 
 
 @dataclass
@@ -162,11 +165,18 @@ class FakeIssuer:
                 raise Rejected(f"a leaf of {order.lifetime} would outlive generation {order.signer.number}")
             self._mount.issued[serial_of(certificate)] = _Entry(certificate)
         chain = self._vault.answer(chain)
-        leaf = leaf_of(parse_certificates(chain, source="the issuer's answer"))
-        if leaf.spki_sha256 != order.spki_sha256 or spki_sha256(order.csr_pem) != order.spki_sha256:
-            raise Rejected(f"the certificate for {order.identity} holds another key than the request")
-        if leaf.spiffe_id != order.identity or set(leaf.dns_names) != set(order.dns_names):
-            raise Rejected(f"the certificate for {order.identity} names something else")
+        leaf = check_leaf(
+            parse_certificates(chain, source=f"the certificate for {order.identity}"),
+            spki_sha256=order.spki_sha256,
+            identity=order.identity,
+            dns_names=order.dns_names,
+            lifetime=order.lifetime,
+            signer=signer.ca.certificate,
+            above=[self._vault.corporate.certificate],
+            asked_at=now,
+            received_at=self._vault.clock.now(),
+            skew=SKEW,
+        )
         return IssuedLeaf(chain_pem=chain, leaf=leaf, request_id=request_id)
 
     def revoke(self, serial: Serial) -> str | None:
@@ -247,11 +257,16 @@ class FakeAuthorities:
                     raise Conflict(f"generation {order.number} of {self._trust_domain} exists and cannot sign")
                 return PreparedAuthority(generation=generation, request_id=None)
         self._clean_up()
+        now = self._vault.clock.now()
+        ends = self._vault.corporate.certificate.not_valid_after_utc
+        if now >= ends:
+            raise InvariantBroken(6, f"the corporate issuer ended at {ends}")
+        if now + order.lifetime > ends:
+            raise InvariantBroken(4, f"generation {order.number} of {self._trust_domain} would outlive its parent")
         key_name = f"g{order.number}"
         with self._call("generate"):
             self._mount.keys[key_name] = key = ec.generate_private_key(ec.SECP256R1())
         name = f"{self._trust_domain} CA g{order.number} {order.rotation_id[:8]}"
-        now = self._vault.clock.now()
         ca = FakeCA(
             name,
             self._trust_domain,
@@ -263,8 +278,6 @@ class FakeAuthorities:
         order.announce(ca.authority.spki_sha256)
         with self._call("sign_intermediate") as request_id:
             self._vault.signed[ca.authority.serial] = _Entry(ca.certificate)
-        if ca.certificate.not_valid_after_utc > self._vault.corporate.certificate.not_valid_after_utc:
-            raise Rejected(f"generation {order.number} of {self._trust_domain} would outlive its parent")
         signer = _Signer(reference=str(uuid.uuid4()), ca=ca, key_name=key_name)
         with self._call("set_signed"):
             self._mount.signers[signer.reference] = signer
@@ -274,7 +287,8 @@ class FakeAuthorities:
 
     def _clean_up(self) -> None:
         """Remove issuers that were never named and keys without issuer: an earlier try ended there."""
-        for unnamed in [signer for signer in self._mount.signers.values() if signer.number is None]:
+        unfinished = [signer for signer in self._mount.signers.values() if signer.number is None]
+        for unnamed in unfinished:
             with self._call("delete_issuer"):
                 del self._mount.signers[unnamed.reference]
         used = {signer.key_name for signer in self._mount.signers.values()}
@@ -286,24 +300,21 @@ class FakeAuthorities:
         """Move the pointer."""
         with self._call("activate") as request_id:
             signer = self._mount.signers.get(generation.reference)
-            if signer is None or signer.key_name not in self._mount.keys:
+            if signer is None or not self._generation(signer).can_sign:
                 raise Rejected(f"generation {generation.number} of {self._trust_domain} cannot sign")
             self._mount.pointer = generation.reference
             return request_id
 
     def retire(self, generation: Generation, *, revoke: bool) -> str | None:
         """Remove *generation* and its key, after revoking it at its parent if asked."""
+        if self._mount.pointer == generation.reference:
+            raise Conflict(f"generation {generation.number} of {self._trust_domain} is the active one")
         request_id = self.revoke_authority(generation.authority.serial) if revoke else None
-        signer = self._mount.signers.get(generation.reference)
-        if signer is None:
-            return request_id
-        with self._call("delete_issuer") as deleted:
-            del self._mount.signers[generation.reference]
-            if self._mount.pointer == generation.reference:
-                self._mount.pointer = None
+        with self._call("delete_issuer"):
+            self._mount.signers.pop(generation.reference, None)
         with self._call("delete_key"):
-            self._mount.keys.pop(signer.key_name, None)
-        return request_id or deleted
+            self._mount.keys.pop(f"g{generation.number}", None)
+        return request_id
 
     def strays(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
         """Return the CA certificates that the corporate PKI signed for this trust domain."""

@@ -34,6 +34,8 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes. A list of 100,000 certificates takes 6 MB; an endless answer must not take all memory."""
 
+_NO_SUCH_ISSUER = "unable to find PKI issuer for reference"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
@@ -176,6 +178,9 @@ def _raise_for(method: str, url: str, status: int, text: bytes) -> None:
     except (ValueError, KeyError, TypeError):
         errors = None
     errors = [str(error) for error in errors] if isinstance(errors, list) else []
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and any(_NO_SUCH_ISSUER in error for error in errors):
+        # The PKI engine says 500 where everything else says 404.
+        raise hvac.exceptions.InvalidPath(errors=errors, method=method, url=url)
     # hvac knows 502 and 503 only; whatever else a load balancer says of its backend is no judgement of the request.
     if status > HTTPStatus.SERVICE_UNAVAILABLE:
         raise hvac.exceptions.BadGateway(f"status {status}", errors=errors, method=method, url=url)
