@@ -130,7 +130,8 @@ def path(place: Place, subject: SubjectName, target: DirectoryStore, spent: Spen
     present = target.read()
     whole = material(issued.chain_pem, key.pem(), place.bundle_pem)
     stamp = Stamp(subject=subject, rotation_id=rotation.id, leaf_published_at=now, bundle_published_at=now)
-    target.put(whole, expected=present.number if present else 0, stamp=stamp)
+    put = target.put(whole, expected=present.number if present else 0, stamp=stamp)
+    target.forget(keep=frozenset({present.number} if present else {put.number}))
     mark("publish")
     leaf = issued.leaf
     facts = CertificateFacts(
