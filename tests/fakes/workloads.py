@@ -6,7 +6,7 @@ Rules that must stay true here:
 - `FakeWorkloads` and `FakeDrainer` are two views of one `FakeFleet`; both pass the contract suite of the real ones.
 - A worker behaves as Celery does: told to end, it stops to answer, finishes what it has, and only then is gone;
   killed, what it had is lost. Started anew, it consumes all of its queues again.
-- Every call goes through one `_call`, so that a test can break off before it, after it, or lose its reply.
+- Every call passes `Faults`, so that a test can break off before it, after it, or lose its reply.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from typing import TypeVar
 from rotator.core.model import Member, SubjectName
 from rotator.errors import Conflict, Rejected, Unavailable
 from rotator.ports import Clock
+from tests.fakes.faults import Faults
 
 T = TypeVar("T")
 
-Hook = Callable[[str], None]
-"""Given the name of a call; what it raises is what the caller sees."""
 
-
-def quiet(_call: str) -> None:
-    """Let every call through."""
+def quiet(_name: str) -> None:
+    """Do nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +83,7 @@ class FakeFleet:
     def start(self, name: str) -> None:
         """Start a worker, as an operator would; it consumes all its queues once its start is over."""
         worker, now = self.workers[name], self.clock.now()
-        worker.started_at, worker.ready_at = now, now + self.start_takes
+        worker.started_at, worker.ready_at = now.replace(microsecond=0), now + self.start_takes
         worker.consuming, worker.told_to_end, worker.work_ends = worker.all_queues, False, []
         worker.runs += 1
         self.on_start(name)
@@ -118,31 +116,25 @@ class FakeFleet:
 class _Faulty:
     """One point through which every call goes."""
 
-    def __init__(self, fleet: FakeFleet, before: Hook, after: Hook) -> None:
+    def __init__(self, fleet: FakeFleet, faults: Faults | None) -> None:
         self.fleet = fleet
-        self.before = before
-        self.after = after
-        self.calls: list[str] = []
+        self.faults = faults or Faults()
         self._lock = threading.RLock()
 
     def _call(self, name: str, effect: Callable[[], T]) -> T:
-        with self._lock:
-            self.calls.append(name)
-            self.before(name)
+        with self.faults.call(name), self._lock:
             self.fleet.settle()
             result = effect()
             self.fleet.settle()
-            # What is raised here is a lost reply (`Unavailable`) or a crash after the effect.
-            self.after(name)
-            return result
+        return result
 
 
 class FakeWorkloads(_Faulty):
     """`rotator.ports.Workloads` over a `FakeFleet`."""
 
-    def __init__(self, fleet: FakeFleet, *, before: Hook = quiet, after: Hook = quiet) -> None:
-        """See *fleet*; *before* and *after* may raise."""
-        super().__init__(fleet, before, after)
+    def __init__(self, fleet: FakeFleet, faults: Faults | None = None) -> None:
+        """Look at *fleet*; with *faults* given, its calls are counted among those of other fakes."""
+        super().__init__(fleet, faults)
 
     def members(self) -> tuple[Member, ...]:
         """Return every worker, also one that does not run."""
@@ -159,7 +151,7 @@ class FakeWorkloads(_Faulty):
             name=worker.name,
             running=running,
             ready=running,
-            started_at=worker.started_at and worker.started_at.replace(microsecond=0),
+            started_at=worker.started_at,
             identity=f"run {worker.runs}" if running else "",
             detail="" if running else "it does not run",
         )
@@ -194,9 +186,9 @@ class FakeWorkloads(_Faulty):
 class FakeDrainer(_Faulty):
     """`rotator.ports.Drainer` over a `FakeFleet`."""
 
-    def __init__(self, fleet: FakeFleet, *, before: Hook = quiet, after: Hook = quiet) -> None:
-        """See *fleet*; *before* and *after* may raise."""
-        super().__init__(fleet, before, after)
+    def __init__(self, fleet: FakeFleet, faults: Faults | None = None) -> None:
+        """Look at *fleet*; with *faults* given, its calls are counted among those of other fakes."""
+        super().__init__(fleet, faults)
 
     def inspect(self, members: Sequence[Member]) -> tuple[Member, ...]:
         """Return *members* with what their workers do now."""
