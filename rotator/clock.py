@@ -3,7 +3,7 @@ The only reader of time.
 
 Rules that must stay true here:
 
-- ``datetime.now`` and ``time.monotonic`` occur nowhere else in rotator.
+- ``datetime.now`` and ``time.monotonic`` occur nowhere else in rotator (law 20).
 - Moments are aware UTC; the wall clock is re-read at each call, so a jump or a suspension is seen at the next tick.
 """
 
