@@ -146,11 +146,6 @@ class Places:
         return self.root / "state"
 
     @property
-    def socket(self) -> Path:
-        """Return the daemon's control socket."""
-        return self.state / "control.sock"
-
-    @property
     def signing_key(self) -> Path:
         """Return the log's private key."""
         return self.state / "log.key"
@@ -197,6 +192,8 @@ class Surroundings:
     server_address: str
     corporate_mount: str
     corporate_issuer: str
+    socket: Path
+    """The daemon's control socket."""
     workers: Sequence[Worker]
 
 
@@ -212,7 +209,7 @@ def configuration(numbers: Numbers, places: Places, around: Surroundings) -> dic
         "version": 1,
         "environment": "demo",
         "store": f"sqlite:///{places.state / 'state.db'}",
-        "socket": str(places.socket),
+        "socket": str(around.socket),
         "log": {"level": "info", "format": "json"},
         "ledger": {
             "path": str(places.ledger),
