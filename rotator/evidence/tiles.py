@@ -160,9 +160,12 @@ class LogReader:
             os.close(file)
 
     def names(self, path: str) -> list[str]:
-        """Return the names in the directory *path*, sorted; empty if there is none."""
+        """Return the names in the directory *path*, sorted; empty if there is none. Raises like `read`."""
         with self._opened(path) as directory:
-            return [] if directory is None else sorted(os.listdir(directory))  # noqa: PTH208 -- a descriptor, no path
+            try:
+                return [] if directory is None else sorted(os.listdir(directory))  # noqa: PTH208 -- a descriptor
+            except OSError as e:
+                raise JournalError(f"cannot list {path} of the log: {e.strerror}") from e
 
     @contextlib.contextmanager
     def _opened(self, path: str) -> Iterator[int | None]:
