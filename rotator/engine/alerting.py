@@ -1,0 +1,6 @@
+"""placeholder until core.alerts lands"""
+
+
+class Alerting:
+    def __init__(self, **_): ...
+    def look(self): ...

@@ -1,0 +1,200 @@
+"""
+The engine: one fleet, one sweep, three kinds of targets.
+
+Rules that must stay true here:
+
+- A visit reads the world before it decides (law 13); what is kept between visits is only when to look again.
+- A fleet is replaced as a whole; a visit works on the fleet that it started with.
+- Nothing here knows a server: ports in, records out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from rotator.core.event import EventType, Trigger
+from rotator.core.model import SubjectName, TrustDomainName
+from rotator.engine.alerting import Alerting
+from rotator.engine.authority_reconciler import AuthorityReconciler
+from rotator.engine.authority_steps import AuthoritySteps
+from rotator.engine.domains import Domains
+from rotator.engine.leaf_reconciler import LeafReconciler, Look
+from rotator.engine.leaf_steps import LeafSteps
+from rotator.engine.limits import Limits
+from rotator.engine.locks import Locks
+from rotator.engine.memory import Memory
+from rotator.engine.observe import Confirmations
+from rotator.engine.recorder import EventSpool, Recorder, Scribe
+from rotator.engine.recovery import Recovery
+from rotator.engine.roll_reconciler import RollReconciler
+from rotator.engine.roll_steps import RollSteps
+from rotator.engine.targets import Fleet, TargetId
+from rotator.engine.workers import Pool
+from rotator.errors import InvariantBroken, JournalError, RotatorError
+from rotator.ports import Clock, Journal, Lease, Notifier
+from rotator.telemetry import LogEvent
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """Keeps one fleet as it is wanted."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        journal: Journal,
+        lease: Lease,
+        spool: EventSpool,
+        clock: Clock,
+        limits: Limits,
+        notifiers: Sequence[Notifier] = (),
+        threads: int = 0,
+        settle_after: timedelta = timedelta(seconds=30),
+        crl_every: timedelta = timedelta(minutes=1),
+    ) -> None:
+        """*threads* 0 does everything in the caller's thread, one target after the other."""
+        self.clock = clock
+        self.fleet = fleet
+        self.memory = Memory()
+        self.domains = Domains()
+        self.confirmations = Confirmations()
+        self.recorder = Recorder(journal=journal, memory=self.memory, clock=clock, lease=lease, spool=spool)
+        self._locks = Locks()
+        recovery = Recovery(
+            recorder=self.recorder, domains=self.domains, settle_after=settle_after, crl_every=crl_every
+        )
+        leaf_steps = LeafSteps(
+            recorder=self.recorder, domains=self.domains, limits=limits, confirmations=self.confirmations
+        )
+        self.rolls = RollReconciler(recorder=self.recorder, locks=self._locks, steps=RollSteps(recorder=self.recorder))
+        self.leaves = LeafReconciler(
+            recorder=self.recorder,
+            domains=self.domains,
+            limits=limits,
+            locks=self._locks,
+            steps=leaf_steps,
+            recovery=recovery,
+            members=lambda name: self.rolls.members(self.fleet.workloads[name]),
+        )
+        self._wave: Executor | None = ThreadPoolExecutor(threads, thread_name_prefix="wave") if threads else None
+        self.authorities = AuthorityReconciler(
+            recorder=self.recorder,
+            domains=self.domains,
+            locks=self._locks,
+            steps=AuthoritySteps(recorder=self.recorder, limits=limits, confirmations=self.confirmations),
+            leaf_steps=leaf_steps,
+            leaves=self.leaves,
+            recovery=recovery,
+            confirmations=self.confirmations,
+            wave=self._wave,
+        )
+        self.pool = Pool(clock=clock, threads=threads, visit=self.visit, failed=self._failed)
+        self.alerting = Alerting(engine=self, notifiers=notifiers)
+        self._kick = threading.Event()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load what the journal remembers and know every target."""
+        self.memory.load(self.recorder.journal)
+        self.use(self.fleet)
+
+    def use(self, fleet: Fleet) -> None:
+        """Look after *fleet* from the next visit on."""
+        self.fleet = fleet
+        self.pool.keep(target_ids(fleet))
+
+    def stop(self, timeout: timedelta) -> bool:
+        """Finish the steps under way and start no more; return whether they ended in time."""
+        ended = self.pool.stop(timeout)
+        if self._wave is not None:
+            self._wave.shutdown(wait=ended, cancel_futures=True)
+        return ended
+
+    def sweep(self) -> int:
+        """Enter what waited outside, visit what is due, and look at every alert; return how many visits began."""
+        try:
+            self.recorder.enter_spooled()
+            started = self.pool.run_due()
+            self.alerting.look()
+        except JournalError as error:
+            log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+            started = self.pool.run_due()
+        return started
+
+    def heartbeat(self) -> None:
+        """Record that rotator is alive, so that silence is visible (law 21)."""
+        beat = Scribe(clock=self.clock, subject="rotator", rotation=None).event(
+            EventType.HEARTBEAT, detail={"targets": len(target_ids(self.fleet))}
+        )
+        try:
+            self.recorder.write((), [beat])
+        except RotatorError as error:
+            log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+
+    # --- visits -----------------------------------------------------------------------------------------------------
+
+    def visit(self, target: TargetId) -> Look:
+        """Bring one target one step closer to what is wanted."""
+        fleet = self.fleet
+        kind, _, name = target.partition(":")
+        match kind:
+            case "trust_domain":
+                look = self.authorities.reconcile(fleet, fleet.domains[TrustDomainName(name)])
+                self._kick_followers(fleet, TrustDomainName(name))
+                return look
+            case "certificate":
+                certificate = fleet.certificates[SubjectName(name)]
+                before = self.memory.open_rotation(certificate.name)
+                look = self.leaves.reconcile(fleet, certificate)
+                if before is None and self.memory.open_rotation(certificate.name) is not None:
+                    for rolled in certificate.certificate.rolls:
+                        self.pool.kick(fleet.workloads[rolled].id)
+                return look
+            case _:
+                workload = fleet.workloads[SubjectName(name)]
+                return self.rolls.reconcile(fleet, workload, self.leaves)
+
+    def _kick_followers(self, fleet: Fleet, domain: TrustDomainName) -> None:
+        """Let certificates that wait for *domain*'s first bundle be looked at."""
+        state = self.domains.get(domain)
+        if state is None or not state.decision.bundle:
+            return
+        for target in fleet.relying_on(domain):
+            view = self.leaves.view(target.name)
+            if view is None or view.window is None:
+                self.pool.kick(target.id)
+
+    def _failed(self, target: TargetId, error: RotatorError, failures: int) -> None:
+        """Log a failed visit, and record the first failure of a streak."""
+        log.warning(LogEvent.TARGET_FAILED, target=target, error=str(error), failures=failures)
+        if failures != 1 or isinstance(error, JournalError):
+            return
+        if isinstance(error, InvariantBroken):
+            log.error(LogEvent.LAW_KEPT, target=target, law=error.law, error=str(error))
+        name = SubjectName(target.partition(":")[2])
+        rotation = self.memory.open_rotation(name)
+        scribe = Scribe(clock=self.clock, subject=name, rotation=rotation)
+        event = scribe.event(EventType.FAILED, result=type(error).__name__.lower(), reason=str(error))
+        trigger = rotation.trigger if rotation is not None else Trigger.SCHEDULE
+        try:
+            self.recorder.write((), [replace(event, trigger=trigger)])
+        except RotatorError as second:
+            log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(second))
+
+
+def target_ids(fleet: Fleet) -> tuple[TargetId, ...]:
+    """Return every target of *fleet*: trust domains first, so that leaves find their authorities."""
+    return (
+        *(each.id for each in fleet.domains.values()),
+        *(each.id for each in fleet.certificates.values()),
+        *(each.id for each in fleet.workloads.values()),
+    )

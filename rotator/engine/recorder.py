@@ -1,0 +1,167 @@
+"""
+Rows and records become true together; past the safety line records may wait outside (law 12).
+
+Rules that must stay true here:
+
+- Intent before effect: a step that cannot write its intent does not start, unless its subject is past its safety line.
+- One effect, one record (law 21): rows and events of one effect go into one transaction.
+- What had to be spooled is entered later with the next numbers, marked late, and opens an exception.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from rotator.core.event import CertificateFacts, Corroboration, Event, EventType
+from rotator.core.model import Authority, Leaf
+from rotator.engine.memory import Memory, Row
+from rotator.errors import InvariantBroken, JournalError
+from rotator.ports import Clock, Journal, Lease, Rotation, Transaction
+from rotator.telemetry import LogEvent
+
+log = structlog.get_logger(__name__)
+
+
+class EventSpool(Protocol):
+    """Where records wait while the journal cannot be written."""
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Append *events* durably."""
+        ...
+
+    def drain(self, transaction: Transaction) -> int:
+        """Enter everything into *transaction* as late records; return how many. Emptied by `clear`."""
+        ...
+
+    def clear(self) -> None:
+        """Forget what was drained, after the transaction has committed."""
+        ...
+
+    def pending(self) -> int:
+        """Return how many records wait."""
+        ...
+
+
+class Recorder:
+    """Writes rows and events in one transaction, behind the fence of the lease."""
+
+    def __init__(self, *, journal: Journal, memory: Memory, clock: Clock, lease: Lease, spool: EventSpool) -> None:
+        self.journal = journal
+        self.memory = memory
+        self.clock = clock
+        self._lease = lease
+        self._spool = spool
+        self._draining = threading.Lock()
+
+    def fence(self) -> None:
+        """Raise `InvariantBroken` if this process no longer holds the lease: it must not write anywhere (law 14)."""
+        if not self._lease.held():
+            raise InvariantBroken(14, "the lease is lost, so this process must not change the world any more")
+
+    def write(
+        self, rows: Sequence[Row] = (), events: Sequence[Event] = (), *, safety_line: datetime | None = None
+    ) -> bool:
+        """
+        Commit *rows* and *events* together; return False if they had to be spooled.
+
+        Raises:
+            JournalError: If they cannot be committed and the subject is not past *safety_line*.
+        """
+        self.fence()
+        try:
+            with self.journal.transaction() as transaction:
+                for row in rows:
+                    transaction.save(row)
+                for event in events:
+                    transaction.append(event)
+        except JournalError:
+            if safety_line is None or self.clock.now() < safety_line:
+                raise
+            # Expiry beats bookkeeping: the rows are found again by observing, the records must not be lost.
+            self._spool.add(events)
+            self.memory.keep_unsaved(rows)
+            self.memory.apply(rows)
+            log.error(LogEvent.LEDGER_SPOOLED, count=len(events))  # noqa: TRY400 -- the cause was told by the journal
+            return False
+        self.memory.apply(rows)
+        return True
+
+    def enter_spooled(self) -> int:
+        """Enter what waits outside as late records; return how many. Quiet while the journal is still unwritable."""
+        with self._draining:
+            unsaved = self.memory.unsaved()
+            if not self._spool.pending() and not unsaved:
+                return 0
+            try:
+                with self.journal.transaction() as transaction:
+                    for row in unsaved:
+                        transaction.save(row)
+                    entered = self._spool.drain(transaction)
+            except JournalError:
+                return 0
+            self._spool.clear()
+            self.memory.saved(len(unsaved))
+        log.info(LogEvent.LEDGER_SPOOLED, entered=entered)
+        return entered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scribe:
+    """Writes the events of one subject within one rotation."""
+
+    clock: Clock
+    subject: str
+    rotation: Rotation | None
+    spiffe_id: str | None = None
+    rotation_id: str | None = None
+    """For events of a rotation that is closed already."""
+
+    def event(
+        self,
+        type_: EventType,
+        *,
+        result: str = "ok",
+        reason: str | None = None,
+        old: Leaf | Authority | None = None,
+        new: Leaf | Authority | None = None,
+        corroboration: Corroboration | None = None,
+        detail: Mapping[str, str | int | bool] | None = None,
+    ) -> Event:
+        """Return one event, stamped now, with who asked for it and why taken from the rotation."""
+        rotation = self.rotation
+        return Event(
+            type=type_,
+            time=self.clock.now(),
+            subject=self.subject,
+            result=result,
+            rotation_id=rotation.id if rotation is not None else self.rotation_id,
+            spiffe_id=self.spiffe_id,
+            trigger=rotation.trigger if rotation is not None else None,
+            reason=reason,
+            reason_commitment=rotation.reason_commitment if rotation is not None else None,
+            requested_by=rotation.requested_by if rotation is not None else None,
+            old=_facts(old),
+            new=_facts(new),
+            corroboration=corroboration or Corroboration(),
+            detail=dict(detail or {}),
+        )
+
+
+def _facts(certificate: Leaf | Authority | None) -> CertificateFacts | None:
+    """Return what a record says of *certificate*."""
+    if certificate is None:
+        return None
+    signer = certificate.issuer if isinstance(certificate, Leaf) else certificate.parent or certificate.id
+    return CertificateFacts(
+        serial=certificate.serial,
+        sha256=certificate.sha256,
+        issuer=signer,
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+    )

@@ -1,0 +1,147 @@
+"""
+Observe, decide, execute, verify, record: one workload.
+
+Rules that must stay true here:
+
+- No restart without changed material (law 16): a member is replaced because what it loaded is no longer what is
+  published, or because it does not run; never because rotator restarted.
+- A member that stopped is started again only where rotator keeps it running, or in the middle of its own roll.
+- One step a visit; waiting is done between visits, never inside one (law 17, and a prompt stop).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from rotator.core import rollout
+from rotator.core.model import Member, Observation, SubjectName
+from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember, Wait, sentence
+from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
+from rotator.engine.locks import Locks
+from rotator.engine.observe import observe_workload, stale_before
+from rotator.engine.recorder import Recorder
+from rotator.engine.roll_steps import RollSteps
+from rotator.engine.targets import Fleet, WorkloadTarget
+from rotator.errors import AdapterError
+from rotator.ports import Rotation
+from rotator.telemetry import LogEvent
+
+log = structlog.get_logger(__name__)
+
+IDLE_LOOK = timedelta(seconds=10)
+"""How often a workload is looked at that nothing has to be done for."""
+
+
+class RollReconciler:
+    """Rolls workloads whose members have not loaded what is published."""
+
+    def __init__(self, *, recorder: Recorder, locks: Locks, steps: RollSteps) -> None:
+        self._recorder = recorder
+        self._memory = recorder.memory
+        self._clock = recorder.clock
+        self._locks = locks
+        self._steps = steps
+        self._members: dict[SubjectName, tuple[Member, ...]] = {}
+        self._failed: dict[SubjectName, frozenset[str]] = {}
+        self._looks: dict[SubjectName, Look] = {}
+        self._guard = threading.Lock()
+
+    def members(self, target: WorkloadTarget) -> tuple[Member, ...]:
+        """Return the members of *target* as last seen, looked at now if they never were."""
+        known = self._members.get(target.name)
+        return known if known is not None else self._observe(target)
+
+    def known_members(self, workload: SubjectName) -> tuple[Member, ...]:
+        """Return the members of *workload* as last seen, without looking; empty before the first look."""
+        return self._members.get(workload, ())
+
+    def look(self, workload: SubjectName) -> Look | None:
+        """Return what the last visit found."""
+        return self._looks.get(workload)
+
+    def reconcile(self, fleet: Fleet, target: WorkloadTarget, leaves: LeafReconciler) -> Look:
+        """Bring *target* one step closer to running on what is published, and return when to look again."""
+        with self._locks.of(target.id):
+            look = self._reconcile(fleet, target, leaves)
+            self._looks[target.name] = look
+            return look
+
+    def _reconcile(self, fleet: Fleet, target: WorkloadTarget, leaves: LeafReconciler) -> Look:
+        """Do what `reconcile` says; the caller holds the lock."""
+        members = self._observe(target)
+        certificates = fleet.rolled_with(target.name)
+        seen: list[Observation] = [replace(leaves.observe(each), members=members) for each in certificates]
+        if any(each is None for observation in seen for each in observation.publications):
+            return Look(at=self._clock.now() + POLL, waiting_on=tuple(str(each.name) for each in certificates))
+        rotations = tuple(
+            rotation for each in certificates if (rotation := self._memory.open_rotation(each.name)) is not None
+        )
+        since = max((moment for each in seen if (moment := stale_before(each)) is not None), default=None)
+        if since is None or not self._has_work(target, members, since, rotations):
+            return Look(at=self._clock.now() + IDLE_LOOK)
+        now = self._clock.now()
+        started = [each.roll_started_at for each in rotations if each.roll_started_at is not None]
+        decision = rollout.decide(
+            target.policy,
+            members,
+            since,
+            min(started, default=now),
+            now,
+            self._failed.get(target.name, frozenset()),
+        )
+        match decision:
+            case DrainMember() | ReplaceMember() | UndrainMember():
+                log.info(LogEvent.STEP_STARTED, subject=target.name, step=sentence(decision))
+                self._apply(target, decision, members, rotations)
+                return Look(at=self._clock.now())
+            case Wait():
+                until = min(decision.until or now + POLL, now + POLL)
+                return Look(at=until, waiting_on=decision.on, why=decision.why, alert=decision.alert)
+            case _:
+                self._failed.pop(target.name, None)
+                return Look(at=now + POLL if rotations else now + IDLE_LOOK)
+
+    def _apply(
+        self,
+        target: WorkloadTarget,
+        step: DrainMember | ReplaceMember | UndrainMember,
+        members: tuple[Member, ...],
+        rotations: tuple[Rotation, ...],
+    ) -> None:
+        """Apply one step to one member."""
+        member = next(each for each in members if each.name == step.member)
+        match step:
+            case DrainMember():
+                self._steps.drain(target, step, member, rotations)
+            case UndrainMember():
+                self._steps.undrain(target, step, member, rotations)
+            case ReplaceMember():
+                try:
+                    self._steps.replace_member(target, step, member, rotations)
+                except AdapterError:
+                    self._failed[target.name] = self._failed.get(target.name, frozenset()) | {step.member}
+                    raise
+                self._failed[target.name] = self._failed.get(target.name, frozenset()) - {step.member}
+
+    def _observe(self, target: WorkloadTarget) -> tuple[Member, ...]:
+        """Return the members, with the count of how often in a row each was seen drained and idle."""
+        before = {each.identity: each.idle_seen for each in self._members.get(target.name, ())}
+        members = tuple(
+            replace(each, idle_seen=before.get(each.identity, 0) + 1 if each.draining and each.busy == 0 else 0)
+            for each in observe_workload(target)
+        )
+        with self._guard:
+            self._members[target.name] = members
+        return members
+
+    def _has_work(
+        self, target: WorkloadTarget, members: tuple[Member, ...], since: datetime, rotations: tuple[Rotation, ...]
+    ) -> bool:
+        """Return whether a roll is needed or under way."""
+        stopped = any(not each.running for each in members) and (target.keep_running or bool(rotations))
+        stale = any(each.started_at is not None and each.started_at < since for each in members if each.running)
+        return stopped or stale or any(each.draining for each in members) or bool(rotations)

@@ -1,0 +1,242 @@
+"""
+What stands where, as the contract's ``status`` JSON and as a plan.
+
+Rules that must stay true here:
+
+- Field names are the contract's; times are RFC 3339 UTC with whole seconds; additions are free.
+- Read only, from the last look: asking for the status never makes a call that leaves the process.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rotator.core.authority_policy import next_due
+from rotator.core.model import SubjectName
+from rotator.core.steps import Done, Nothing, Refused, Wait, sentence
+from rotator.engine.engine import Engine
+from rotator.engine.observe import newest
+from rotator.engine.targets import CertificateTarget, DomainTarget, WorkloadTarget
+from rotator.ports import Rotation
+
+
+def moment(at: datetime | None) -> str | None:
+    """Return *at* as the contract writes moments, or None."""
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def subjects(engine: Engine) -> list[dict[str, Any]]:
+    """Return every subject's status, trust domains first."""
+    fleet = engine.fleet
+    return [
+        *(_domain(engine, each) for each in fleet.domains.values()),
+        *(_certificate(engine, each) for each in fleet.certificates.values()),
+    ]
+
+
+def workloads(engine: Engine) -> list[dict[str, Any]]:
+    """Return every workload's members and what its roll waits for."""
+    return [_workload(engine, each) for each in engine.fleet.workloads.values()]
+
+
+def plan(engine: Engine, horizon: timedelta) -> list[dict[str, Any]]:
+    """Return what will happen within *horizon*, when and why, earliest first."""
+    now = engine.clock.now()
+    rows = [row for each in engine.fleet.domains.values() for row in _domain_plan(engine, each, now, horizon)]
+    rows += [row for each in engine.fleet.certificates.values() for row in _leaf_plan(engine, each, now, horizon)]
+    return sorted(rows, key=lambda row: str(row["at"]))
+
+
+def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget) -> list[str]:
+    """Return, in sentences, what a rotation of *target* asked for now would do."""
+    if isinstance(target, DomainTarget):
+        parties = engine.fleet.relying_on(target.name)
+        leaves = [each for each in parties if each.certificate.trust_domain == target.name]
+        state = engine.domains.get(target.name)
+        number = (state.seen.highest_number if state is not None else 0) + 1
+        return [
+            f"prepare generation {number} of {target.name}",
+            f"publish the bundle {{old, new}} to {len(parties)} consumers",
+            (
+                "wait until every live consumer has acknowledged it (trust deadline "
+                f"{_written(target.policy.trust_deadline)}, then {target.policy.at_deadline.value})"
+            ),
+            f"activate generation {number}",
+            f"reissue {len(leaves)} leaves and wait until each is seen in use",
+            f"publish the bundle {{new}} no sooner than {_written(target.policy.minimum_overlap)} after {{old, new}}",
+            "retire the old generation",
+        ]
+    certificate = target.certificate
+    steps = [
+        f"issue {certificate.name} anew for {certificate.identity}, valid {_written(certificate.lifetime)}",
+        f"publish it to {', '.join(store.target for store in target.stores)}",
+    ]
+    steps += [f"roll {workload}, drained, member by member" for workload in certificate.rolls]
+    steps.append(f"wait for proof from {', '.join(probe.name for probe in target.probes) or 'the rolled members'}")
+    return steps
+
+
+def _domain(engine: Engine, target: DomainTarget) -> dict[str, Any]:
+    """Return one trust domain's row."""
+    state = engine.domains.get(target.name)
+    rotation = engine.memory.open_rotation(target.subject)
+    signer = state.signer if state is not None else None
+    active = None
+    if state is not None:
+        active = next((each for each in state.held.generations if each.authority.id == state.held.active), None)
+    shown = signer or active
+    deadline = None
+    if rotation is not None and rotation.trust_published_at is not None:
+        deadline = rotation.trust_published_at + target.policy.trust_deadline
+    look, failures, error = engine.pool.look(target.id)
+    return {
+        "name": target.name,
+        "kind": "trust_domain",
+        "phase": state.decision.phase.value if state is not None else "unknown",
+        "generation": shown.number if shown is not None else None,
+        "serial": shown.authority.serial if shown is not None else None,
+        "spiffe_id": f"spiffe://{target.name}",
+        "issuer": target.issuer_label or None,
+        "not_before": moment(shown.authority.not_before) if shown is not None else None,
+        "not_after": moment(shown.authority.not_after) if shown is not None else None,
+        "renew_at": moment(next_due(state.seen, target.policy, target.name)) if state is not None else None,
+        "safety_line": moment(target.policy.stops_signing(shown.authority)) if shown is not None else None,
+        "waiting_on": list(look.waiting_on) if look is not None else [],
+        "longest_leaf_seconds": int(target.policy.longest_leaf.total_seconds()),
+        "skew_seconds": int(target.policy.skew.total_seconds()),
+        "trust_deadline": moment(deadline),
+        "trust_deadline_seconds": int(target.policy.trust_deadline.total_seconds()),
+        "bundle": [each.serial for each in state.decision.bundle] if state is not None else [],
+        "generations": [
+            {
+                "number": each.number,
+                "serial": each.authority.serial,
+                "not_before": moment(each.authority.not_before),
+                "not_after": moment(each.authority.not_after),
+            }
+            for each in (state.held.generations if state is not None else ())
+        ],
+        **_common(engine, rotation, target.subject, failures, error, look.why if look else ""),
+    }
+
+
+def _certificate(engine: Engine, target: CertificateTarget) -> dict[str, Any]:
+    """Return one certificate's row."""
+    view = engine.leaves.view(target.name)
+    publication = newest(view.observation) if view is not None else None
+    leaf = publication.leaf if publication is not None else None
+    rotation = engine.memory.open_rotation(target.name)
+    domain = engine.fleet.domains[target.certificate.trust_domain]
+    look, failures, error = engine.pool.look(target.id)
+    window = view.window if view is not None else None
+    phase = "unknown" if view is None else "absent" if leaf is None else "in_use" if view.proof.proven else "published"
+    return {
+        "name": target.name,
+        "kind": "certificate",
+        "phase": phase,
+        "generation": publication.number if publication is not None else None,
+        "serial": leaf.serial if leaf is not None else None,
+        "spiffe_id": target.certificate.identity,
+        "issuer": leaf.issuer if leaf is not None else None,
+        "not_before": moment(leaf.not_before) if leaf is not None else None,
+        "not_after": moment(leaf.not_after) if leaf is not None else None,
+        "renew_at": moment(window.opens) if window is not None else None,
+        "safety_line": moment(window.safety_line) if window is not None else None,
+        "waiting_on": list(look.waiting_on) if look is not None else [],
+        "longest_leaf_seconds": int(target.certificate.lifetime.total_seconds()),
+        "skew_seconds": int(domain.policy.skew.total_seconds()),
+        "trust_deadline": None,
+        "trust_domain": target.certificate.trust_domain,
+        **_common(engine, rotation, target.name, failures, error, look.why if look else ""),
+    }
+
+
+def _common(
+    engine: Engine, rotation: Rotation | None, subject: SubjectName, failures: int, error: str, why: str
+) -> dict[str, Any]:
+    """Return the fields that every subject has."""
+    last = engine.memory.last_rotation(subject)
+    hold = engine.memory.hold(subject)
+    paused = hold is not None and hold.until > engine.clock.now()
+    return {
+        "last_rotation": None
+        if last is None
+        else {"id": last.id, "result": last.state.value, "finished_at": moment(last.finished_at)},
+        "open_rotation": None
+        if rotation is None
+        else {"id": rotation.id, "intent": rotation.intent.value, "trigger": rotation.trigger.value},
+        "paused_until": moment(hold.until) if hold is not None and paused else None,
+        "why": why,
+        "failures": failures,
+        "error": error,
+    }
+
+
+def _workload(engine: Engine, target: WorkloadTarget) -> dict[str, Any]:
+    """Return one workload's row."""
+    look, failures, error = engine.pool.look(target.id)
+    members = engine.rolls.known_members(target.name)
+    return {
+        "name": target.name,
+        "members": [
+            {
+                "name": each.name,
+                "running": each.running,
+                "ready": each.ready,
+                "draining": each.draining,
+                "busy": each.busy,
+                "started_at": moment(each.started_at),
+                "identity": each.identity,
+            }
+            for each in members
+        ],
+        "waiting_on": list(look.waiting_on) if look is not None else [],
+        "why": look.why if look is not None else "",
+        "failures": failures,
+        "error": error,
+    }
+
+
+def _domain_plan(engine: Engine, target: DomainTarget, now: datetime, horizon: timedelta) -> list[dict[str, Any]]:
+    """Return what one trust domain will do."""
+    state = engine.domains.get(target.name)
+    if state is None:
+        return []
+    decided = state.decision.next
+    match decided:
+        case Wait():
+            why = f"waiting for {', '.join(decided.on)}" if decided.on else decided.why
+        case Nothing() | Done():
+            why = ""
+        case Refused():
+            why = decided.reason
+        case _:
+            why = sentence(decided)
+    rows = []
+    if engine.memory.open_rotation(target.subject) is not None:
+        rows.append({"at": moment(now), "subject": target.name, "action": "rotate the CA (under way)", "why": why})
+    at = next_due(state.seen, target.policy, target.name)
+    if at is not None and at <= now + horizon:
+        rows.append(
+            {"at": moment(at), "subject": target.name, "action": "rotate the CA", "why": "its renewal window opens"}
+        )
+    return rows
+
+
+def _leaf_plan(engine: Engine, target: CertificateTarget, now: datetime, horizon: timedelta) -> list[dict[str, Any]]:
+    """Return what one certificate will do."""
+    view = engine.leaves.view(target.name)
+    if view is None:
+        return []
+    if view.window is None:
+        return [{"at": moment(now), "subject": target.name, "action": "issue", "why": "nothing is published yet"}]
+    at = view.window.opens
+    if at > now + horizon:
+        return []
+    return [{"at": moment(at), "subject": target.name, "action": "issue anew", "why": "its renewal window opens"}]
+
+
+def _written(span: timedelta) -> str:
+    """Return *span* in seconds, as a person reads it."""
+    return f"{int(span.total_seconds())} s"

@@ -1,0 +1,106 @@
+"""
+What the engine works on: one target for each certificate, trust domain and workload, with the ports that reach it.
+
+Rules that must stay true here:
+
+- Composition only: `bootstrap` builds these from the settings; nothing here reads a file or a clock.
+- A port appears once: what a target needs is an attribute of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NewType
+
+from rotator.core.authority import AuthorityPolicy
+from rotator.core.model import KeyType, ManagedCertificate, SubjectName, TrustDomainName
+from rotator.core.rollout import RolloutPolicy
+from rotator.core.window import LeafPolicy
+from rotator.ports import Authorities, Drainer, Issuer, LeafStore, ParentRevocation, Probe, Workloads
+
+TargetId = NewType("TargetId", str)
+"""``certificate:NAME``, ``trust_domain:NAME`` or ``workload:NAME``: the key of a lock and of a place in the queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateTarget:
+    """One managed certificate and where it goes."""
+
+    certificate: ManagedCertificate
+    policy: LeafPolicy
+    stores: tuple[LeafStore, ...]
+    probes: tuple[Probe, ...] = ()
+
+    @property
+    def id(self) -> TargetId:
+        """Return the lock and queue key."""
+        return TargetId(f"certificate:{self.certificate.name}")
+
+    @property
+    def name(self) -> SubjectName:
+        """Return the certificate's name in the configuration."""
+        return self.certificate.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainTarget:
+    """One trust domain, its signer and the corporate PKI behind it."""
+
+    name: TrustDomainName
+    policy: AuthorityPolicy
+    issuer: Issuer
+    authorities: Authorities
+    parent: ParentRevocation
+    key: KeyType = KeyType.ECDSA_P256
+    crl_interval: timedelta = timedelta(hours=1)
+    """How long a revocation may take to reach relying parties: what ends sooner is left to lapse (law 18)."""
+    issuer_label: str = ""
+    """The configured corporate issuer's name, for status."""
+
+    @property
+    def id(self) -> TargetId:
+        """Return the lock and queue key."""
+        return TargetId(f"trust_domain:{self.name}")
+
+    @property
+    def subject(self) -> SubjectName:
+        """Return the trust domain's name as a subject of rotations."""
+        return SubjectName(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadTarget:
+    """One workload whose members load certificates at their start."""
+
+    name: SubjectName
+    policy: RolloutPolicy
+    workloads: Workloads
+    drainer: Drainer | None = None
+    keep_running: bool = False
+    """Rotator starts a member that does not run (commands); units are their service manager's."""
+
+    @property
+    def id(self) -> TargetId:
+        """Return the lock and queue key."""
+        return TargetId(f"workload:{self.name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Everything one daemon looks after; replaced as a whole when the configuration is loaded again."""
+
+    environment: str
+    policy_sha256: str
+    certificates: Mapping[SubjectName, CertificateTarget] = field(default_factory=dict)
+    domains: Mapping[TrustDomainName, DomainTarget] = field(default_factory=dict)
+    workloads: Mapping[SubjectName, WorkloadTarget] = field(default_factory=dict)
+
+    def relying_on(self, domain: TrustDomainName) -> tuple[CertificateTarget, ...]:
+        """Return the certificates whose bundle holds *domain*, its own leaves' owners included."""
+        return tuple(each for each in self.certificates.values() if domain in each.certificate.trusts)
+
+    def rolled_with(self, workload: SubjectName) -> tuple[CertificateTarget, ...]:
+        """Return the certificates that *workload* loads at its start."""
+        return tuple(each for each in self.certificates.values() if workload in each.certificate.rolls)
