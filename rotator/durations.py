@@ -1,10 +1,10 @@
 """
-Durations and moments as people write them, and back.
+Durations and moments as people write them, read.
 
 Rules that must stay true here:
 
 - A bare number is refused: ``90`` could be seconds or minutes, ``90s`` cannot.
-- What is written can be read again: ``parse_duration(written(d)) == d`` for whole milliseconds.
+- What `rotator.core.window.spoken` writes, but for fractions of a second, can be read here.
 - Pure; nothing here knows what time it is.
 """
 
@@ -14,7 +14,6 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-# Longest first, so that 1h30m reads as people say it; a week is the largest unit that has a fixed length.
 UNITS: Final = {
     "w": timedelta(weeks=1),
     "d": timedelta(days=1),
@@ -47,22 +46,6 @@ def parse_duration(text: str) -> timedelta:
         if total > LONGEST:
             raise ValueError("more than a century")
     return total
-
-
-def written(duration: timedelta) -> str:
-    """Return *duration* as people write it (``1h30m``), rounded down to whole milliseconds; ``-`` leads a past one."""
-    if duration < timedelta():
-        return f"-{written(-duration)}"
-    parts = []
-    left = duration
-    for unit, length in UNITS.items():
-        # Weeks are read but not written: 7d is what people expect to see for a CA's lifetime.
-        if unit == "w":
-            continue
-        count, left = divmod(left, length)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
 
 
 def parse_moment(text: str) -> datetime:

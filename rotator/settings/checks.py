@@ -1,0 +1,388 @@
+"""
+What one key cannot show: references, arithmetic, and what would never work together.
+
+Rules that must stay true here:
+
+- A configuration that cannot keep law 4 is refused with the arithmetic shown.
+- A certificate that nothing could prove to be in use, or a bundle that nothing could acknowledge, is refused: every
+  rotation of it would wait for ever (laws 1 and 16).
+- What is not built yet is refused by name, never ignored.
+- Every check runs; each writes its findings and none depends on another's.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from rotator.core.model import AtDeadline
+from rotator.core.window import written
+from rotator.redaction import names_secret
+from rotator.settings.document import Document, Place
+from rotator.settings.model import Settings
+from rotator.settings.policies import authority_policy, leaf_policy
+from rotator.settings.trust import CertificateSettings
+from rotator.settings.values import spiffe_trust_domain
+from rotator.settings.workloads import ProcessSettings, Workload
+
+_CLUSTER: Final = "comes with the cluster deployment"
+_MESH: Final = "comes with the Kuma control planes"
+_JITTER: Final = 0.1
+_CELERY_NODE: Final = "@"
+
+
+def check(settings: Settings, document: Document) -> None:
+    """Note in *document* everything about *settings* that cannot work."""
+    for each in _CHECKS:
+        each(settings, document)
+
+
+def _not_built(settings: Settings, document: Document) -> None:
+    for name, domain in settings.trust_domains.items():
+        if domain.model in {"provided", "identity"}:
+            document.refuse(
+                ("trust_domains", name, "model"),
+                f"found {domain.model}, which {_MESH}; allowed auto, standalone; do use standalone until then",
+            )
+        if domain.mesh is not None:
+            document.refuse(
+                ("trust_domains", name, "mesh"),
+                f"found a mesh, which {_MESH}; allowed nothing yet; do remove it until then",
+            )
+    for name, certificate in settings.certificates.items():
+        for at, target in enumerate(certificate.publish):
+            if target.kubernetes_secret is not None:
+                document.refuse(
+                    ("certificates", name, "publish", at, "kubernetes_secret"),
+                    f"found a Secret, which {_CLUSTER}; allowed directory; do publish into a directory until then",
+                )
+    for name, workload in settings.workloads.items():
+        for key in ("statefulset", "deployment"):
+            if getattr(workload, key) is not None:
+                document.refuse(
+                    ("workloads", name, key),
+                    f"found a {key}, which {_CLUSTER}; allowed processes; do remove it until then",
+                )
+    if settings.approval:
+        says = "found rules, which come with approvals by a second person; allowed {}; do leave it empty until then"
+        document.refuse(("approval",), says)
+    if settings.alerts.notify:
+        says = (
+            "found receivers, which come with the notifiers; allowed []; do read alerts from log and status until then"
+        )
+        document.refuse(("alerts", "notify"), says)
+
+
+def _authorities(settings: Settings, document: Document) -> None:
+    mounts: dict[tuple[str, str | None, str], str] = {}
+    for name, domain in settings.trust_domains.items():
+        place: Place = ("trust_domains", name)
+        for complaint in authority_policy(settings, name).complaints():
+            document.refuse(
+                (*place, "ca"),
+                f"found that {complaint}; allowed what keeps law 4 (a leaf never outlives its CA); "
+                "do lengthen the CA's lifetime, or shorten longest_leaf, trust_deadline or timing",
+            )
+        _deadline(settings, document, name)
+        issuer = settings.issuers.get(domain.issuer)
+        if issuer is None:
+            document.refuse((*place, "issuer"), _unknown(domain.issuer, settings.issuers, "issuers"))
+            continue
+        if issuer.vault is None:
+            continue
+        if domain.ca.mount == issuer.vault.mount:
+            document.refuse(
+                (*place, "ca", "mount"),
+                f"found {domain.ca.mount}, the mount of issuer {domain.issuer}; allowed a mount of its own; "
+                "do make one for this trust domain, so that its policy can fix path length and lifetime",
+            )
+        key = (issuer.vault.address, issuer.vault.namespace, domain.ca.mount)
+        if key in mounts:
+            document.refuse(
+                (*place, "ca", "mount"),
+                f"found {domain.ca.mount}, which trust domain {mounts[key]} uses; allowed one mount for each trust "
+                "domain; do make another mount",
+            )
+        mounts.setdefault(key, name)
+
+
+def _deadline(settings: Settings, document: Document, name: str) -> None:
+    deadline = settings.trust_domains[name].trust_deadline
+    place = ("trust_domains", name, "trust_deadline", "at_most")
+    if deadline.then is AtDeadline.PROCEED and deadline.at_most == 0:
+        document.refuse(place, "found 0 with then: proceed; allowed a number from 1 on; do say how many may be left "
+                               "behind, or write then: hold")  # fmt: skip
+    if deadline.then is AtDeadline.HOLD and deadline.at_most:
+        document.refuse(place, f"found {deadline.at_most} with then: hold; allowed 0; do write then: proceed, or "
+                               "remove it")  # fmt: skip
+
+
+def _certificates(settings: Settings, document: Document) -> None:
+    for name, certificate in settings.certificates.items():
+        place: Place = ("certificates", name)
+        _references(settings, document, name, certificate)
+        domain = settings.trust_domains.get(certificate.trust_domain)
+        if name in settings.trust_domains:
+            document.refuse(
+                place, f"found {name}, also a trust domain's name; allowed names of their own; do rename one of them"
+            )
+        if spiffe_trust_domain(certificate.identity) != certificate.trust_domain:
+            document.refuse(
+                (*place, "identity"),
+                f"found {certificate.identity}; allowed an identity in spiffe://{certificate.trust_domain}/; "
+                "do mend it or the trust_domain",
+            )
+        if domain is None:
+            continue
+        if certificate.lifetime > domain.longest_leaf:
+            document.refuse(
+                (*place, "lifetime"),
+                f"found {written(certificate.lifetime)}; allowed at most longest_leaf {written(domain.longest_leaf)} "
+                f"of {certificate.trust_domain}; do shorten it, or lengthen longest_leaf and the CA (law 4)",
+            )
+        permitted = domain.ca.name_constraints.permitted_dns
+        for at, dns_name in enumerate(certificate.dns_names):
+            if permitted and not any(_is_below(dns_name, each) for each in permitted):
+                document.refuse(
+                    (*place, "dns_names", at),
+                    f"found {dns_name}; allowed what is in or below {', '.join(permitted)}; "
+                    "do mend it or the CA's name_constraints",
+                )
+        _renewal(settings, document, name, certificate)
+
+
+def _references(settings: Settings, document: Document, name: str, certificate: CertificateSettings) -> None:
+    place: Place = ("certificates", name)
+    if certificate.trust_domain not in settings.trust_domains:
+        says = _unknown(certificate.trust_domain, settings.trust_domains, "trust_domains")
+        document.refuse((*place, "trust_domain"), says)
+    for at, other in enumerate(certificate.also_trust):
+        where = (*place, "also_trust", at)
+        if other == certificate.trust_domain or other in certificate.also_trust[:at]:
+            document.refuse(where, f"found {other} again; allowed further trust domains, each once; do remove it")
+        elif other not in settings.trust_domains:
+            document.refuse(where, _unknown(other, settings.trust_domains, "trust_domains"))
+    for at, workload in enumerate(certificate.rolls):
+        where = (*place, "rolls", at)
+        if workload in certificate.rolls[:at]:
+            document.refuse(where, f"found {workload} again; allowed each workload once; do remove it")
+        elif workload not in settings.workloads:
+            document.refuse(where, _unknown(workload, settings.workloads, "workloads"))
+
+
+def _renewal(settings: Settings, document: Document, name: str, certificate: CertificateSettings) -> None:
+    place: Place = ("certificates", name, "renew_at")
+    policy = leaf_policy(settings, name)
+    lifetime, budget = certificate.lifetime, policy.budget
+    complaints = policy.complaints(lifetime)
+    parts = (
+        f"(budget: issue {written(budget.issue)} + publish {written(budget.publish)} + drain {written(budget.drain)} + "
+        f"proof {written(budget.proof)} + retry_budget {written(budget.retry)} = {written(budget.total)})"
+    )
+    do = "do renew earlier, lengthen lifetime, or shorten timing or the drain's deadline"
+    for complaint in complaints:
+        document.refuse(place, f"found that {complaint} {parts}; allowed an opening before the safety line; {do}")
+    opens, line = lifetime * certificate.renew_at, lifetime - max(lifetime / 10, budget.total)
+    if not complaints and opens + settings.timing.sweep_every > line:
+        document.refuse(
+            place,
+            f"found that a renewal opens {written(opens)} after issue, sweep_every is "
+            f"{written(settings.timing.sweep_every)}, and the safety line is {written(line)} after issue {parts}; "
+            f"allowed at least one sweep in between; {do}, or sweep more often",
+        )
+    limit = settings.limits.issuances_per_subject
+    # Twice: the certificate's own renewals, and those that a CA rotation asks for between them.
+    ordinary = 2 * (limit.within / max(lifetime * (certificate.renew_at - _JITTER), timedelta(seconds=1)))
+    if limit.count < ordinary:
+        document.refuse(
+            ("limits", "issuances_per_subject", "count"),
+            f"found {limit.count} within {written(limit.within)}; allowed at least {ordinary:.0f}, because "
+            f"certificate {name} is renewed every {written(lifetime * (certificate.renew_at - _JITTER))} or sooner "
+            "and reissued when its CA changes; do raise it, or the breaker would stop ordinary renewals",
+        )
+
+
+def _proofs(settings: Settings, document: Document) -> None:
+    for name, certificate in settings.certificates.items():
+        place: Place = ("certificates", name)
+        if not certificate.probes and not certificate.rolls:
+            document.refuse(
+                place,
+                "found neither probes nor rolls; allowed at least one; do name a probe, because nothing could prove "
+                "that a new certificate is in use (law 16)",
+            )
+            continue
+        shows_bundle = any(
+            probe.tls is None or probe.tls.presents is not None for probe in certificate.probes
+        )  # fmt: skip
+        if not shows_bundle and not certificate.rolls:
+            document.refuse(
+                (*place, "probes"),
+                "found nothing that sees which CAs the consumer trusts; allowed envoy_admin, report, read_back, or tls "
+                "with presents; do add one, because every CA rotation would wait for its acknowledgement (law 1)",
+            )
+        trusted = {certificate.trust_domain, *certificate.also_trust}
+        for at, probe in enumerate(certificate.probes):
+            presents = probe.tls.presents if probe.tls is not None else None
+            if presents is not None and spiffe_trust_domain(presents) not in trusted:
+                document.refuse(
+                    (*place, "probes", at, "tls", "presents"),
+                    f"found {presents}; allowed an identity in a trust domain that the consumer trusts "
+                    f"({', '.join(sorted(trusted))}); do name one that it admits",
+                )
+
+
+def _places(settings: Settings, document: Document) -> None:
+    """Refuse whatever would be written by two."""
+    taken: dict[str, str] = {os.path.normpath(settings.ledger.path): "the ledger"}
+    for name, certificate in settings.certificates.items():
+        for at, target in enumerate(certificate.publish):
+            if target.directory is None:
+                continue
+            path = os.path.normpath(target.directory.path)
+            if path in taken:
+                document.refuse(
+                    ("certificates", name, "publish", at, "directory"),
+                    f"found {path}, which {taken[path]} uses; allowed a directory for each certificate; "
+                    "do choose another directory",
+                )
+            taken.setdefault(path, f"certificate {name}")
+    ledger = settings.ledger
+    if ledger.signing_key_file.is_relative_to(ledger.path):
+        document.refuse(
+            ("ledger", "signing_key_file"),
+            "found a file inside the log's directory; allowed one outside; do move it, because the log is given away",
+        )
+
+
+def _workloads(settings: Settings, document: Document) -> None:
+    rolled = {workload for certificate in settings.certificates.values() for workload in certificate.rolls}
+    owners: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, workload in settings.workloads.items():
+        place: Place = ("workloads", name)
+        if name not in rolled:
+            document.refuse(
+                place,
+                "found a workload that no certificate rolls; allowed those in use; do name it in rolls, or remove it",
+            )
+        given = [key for key in ("processes", "statefulset", "deployment") if getattr(workload, key) is not None]
+        if len(given) != 1:
+            document.refuse(
+                place,
+                f"found {' and '.join(given) or 'no members'}; allowed exactly one of processes, statefulset, "
+                "deployment; do choose one",
+            )
+        for at, process in enumerate(workload.processes or ()):
+            _process(document, (*place, "processes", at), workload, process)
+            for key in ("unit", "pid_file", "node"):
+                value = getattr(process, key)
+                if value is None:
+                    continue
+                if str(value) in owners[key]:
+                    document.refuse(
+                        (*place, "processes", at, key),
+                        f"found {value}, which {owners[key][str(value)]} has; allowed each once; do mend one of them",
+                    )
+                owners[key].setdefault(str(value), f"{name}/{process.name}")
+        names = [process.name for process in workload.processes or ()]
+        for at, process_name in enumerate(names):
+            if process_name in names[:at]:
+                document.refuse(
+                    (*place, "processes", at, "name"),
+                    f"found {process_name} again; allowed each name once; do rename one of them",
+                )
+
+
+def _process(document: Document, place: Place, workload: Workload, process: ProcessSettings) -> None:
+    if (process.unit is None) == (process.command is None):
+        given = "both unit and command" if process.unit is not None else "neither unit nor command"
+        document.refuse(place, f"found {given}; allowed exactly one of them; do choose one")
+    if process.unit is not None:
+        for key in ("pid_file", "log_file", "directory", "environment"):
+            if getattr(process, key):
+                document.refuse(
+                    (*place, key), "found it beside unit; allowed beside command; do write it into the unit itself"
+                )
+    if process.command is not None:
+        if not process.command:
+            document.refuse((*place, "command"), "found an empty list; allowed program and arguments; do write them")
+        elif not process.command[0].startswith("/"):
+            document.refuse(
+                (*place, "command", 0), f"found {process.command[0]}; allowed an absolute path; do write where it is"
+            )
+        for key in ("pid_file", "log_file"):
+            if getattr(process, key) is None:
+                document.refuse(
+                    (*place, key), "found nothing; allowed an absolute path; do add it: a command needs one"
+                )
+    for name in process.environment:
+        if names_secret(name) and not name.lower().endswith("_file"):
+            document.refuse(
+                (*place, "environment", name),
+                "found a variable that is named like a secret; allowed open text; "
+                "do let the program read the secret from a file",
+            )
+    celery = workload.drain.celery if workload.drain is not None else None
+    if celery is not None and (process.node is None or _CELERY_NODE not in process.node):
+        document.refuse(
+            (*place, "node"),
+            f"found {process.node or 'nothing'}; allowed a Celery node name, as celery@worker-1; "
+            "do write the name that the worker is started with",
+        )
+
+
+def _calendar(settings: Settings, document: Document) -> None:
+    known = {*settings.certificates, *settings.trust_domains}
+    dated = (*(("windows", at, each.subjects) for at, each in enumerate(settings.windows)),
+             *(("freezes", at, each.subjects) for at, each in enumerate(settings.freezes)))  # fmt: skip
+    for key, at, subjects in dated:
+        for index, subject in enumerate(subjects if subjects != "all" else ()):
+            if subject not in known:
+                says = _unknown(subject, known, "certificates or trust_domains")
+                document.refuse((key, at, "subjects", index), says)
+    for at, window in enumerate(settings.windows):
+        if window.for_ > timedelta(days=7):
+            document.refuse(("windows", at, "for"), f"found {written(window.for_)}; allowed at most 7d; do shorten it")
+        if not window.days:
+            document.refuse(("windows", at, "days"), "found no day; allowed at least one; do name one")
+    for at, freeze in enumerate(settings.freezes):
+        if freeze.until <= freeze.from_:
+            document.refuse(
+                ("freezes", at, "until"), "found a moment that is not after from; allowed a later one; do mend it"
+            )
+
+
+def _thresholds(settings: Settings, document: Document) -> None:
+    alerts = settings.alerts
+    if alerts.expiry_ratio_warning >= alerts.expiry_ratio_critical:
+        document.refuse(
+            ("alerts", "expiry_ratio_warning"),
+            f"found {alerts.expiry_ratio_warning:g}; allowed less than expiry_ratio_critical "
+            f"{alerts.expiry_ratio_critical:g}; do lower it",
+        )
+
+
+def _unknown(name: str, known: Mapping[str, object] | Iterable[str], where: str) -> str:
+    names = ", ".join(sorted(known)) or "none yet"
+    return f"found {name}; allowed what stands under {where} ({names}); do mend the name or add it there"
+
+
+def _is_below(name: str, permitted: str) -> bool:
+    # RFC 5280 section 4.2.1.10: a name is in a DNS constraint if labels added on its left make it.
+    bare = name.removeprefix("*.")
+    return bare == permitted or bare.endswith(f".{permitted}")
+
+
+_CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
+    _not_built,
+    _authorities,
+    _certificates,
+    _proofs,
+    _places,
+    _workloads,
+    _calendar,
+    _thresholds,
+)

@@ -1,0 +1,135 @@
+"""
+What the settings mean to the core: policies, calendars and wanted certificates.
+
+Rules that must stay true here:
+
+- The one place where keys of the file become the core's arguments, so that what `rotator.settings.checks` has judged is
+  what the engine will do.
+- Pure: settings in, frozen core objects out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import UTC, datetime, timedelta
+
+import rfc8785
+
+from rotator.core.authority_policy import AuthorityPolicy
+from rotator.core.model import ManagedCertificate, SubjectName, TrustDomainName
+from rotator.core.rollout import RolloutPolicy
+from rotator.core.window import Budget, Calendar, Freeze, LeafPolicy, MaintenanceWindow
+from rotator.settings.model import MaintenanceWindowSettings, Settings
+from rotator.settings.workloads import Workload
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def policy_sha256(settings: Settings) -> str:
+    """Return the SHA-256, lower-case hex, of the effective settings as canonical JSON; it stands in every record."""
+    return hashlib.sha256(rfc8785.dumps(settings.model_dump(mode="json"))).hexdigest()
+
+
+def managed_certificate(settings: Settings, name: str) -> ManagedCertificate:
+    """Return the certificate *name* as it is wanted."""
+    want = settings.certificates[name]
+    return ManagedCertificate(
+        name=SubjectName(name),
+        trust_domain=TrustDomainName(want.trust_domain),
+        identity=want.identity,
+        dns_names=want.dns_names,
+        lifetime=want.lifetime,
+        key=want.key,
+        also_trust=tuple(map(TrustDomainName, want.also_trust)),
+        rolls=tuple(map(SubjectName, want.rolls)),
+    )
+
+
+def leaf_policy(settings: Settings, name: str) -> LeafPolicy:
+    """Return how the certificate *name* is kept fresh."""
+    timing, want = settings.timing, settings.certificates[name]
+    rolls = (settings.workloads[each] for each in want.rolls if each in settings.workloads)
+    return LeafPolicy(
+        renew_at=want.renew_at,
+        skew=timing.skew,
+        budget=Budget(
+            issue=timing.issue,
+            publish=timing.publish,
+            # One after the other: that is the longest it can take.
+            drain=sum(map(roll_budget, rolls), timedelta()),
+            proof=timing.proof,
+            retry=timing.retry_budget,
+        ),
+        backdate=timing.backdate,
+        calendar=calendar(settings, name),
+    )
+
+
+def roll_budget(workload: Workload) -> timedelta:
+    """
+    Return how long rolling all members of *workload* may take.
+
+    With a drain that is its deadline, which covers all waves; without one, every wave stops and starts in its own time.
+    """
+    if workload.drain is not None and workload.drain.celery is not None:
+        return workload.drain.celery.deadline
+    waves = math.ceil(len(workload.processes or ()) / workload.max_unavailable)
+    return waves * (workload.stop_timeout + workload.start_timeout)
+
+
+def rollout_policy(workload: Workload) -> RolloutPolicy:
+    """Return how *workload* is rolled."""
+    celery = workload.drain.celery if workload.drain is not None else None
+    if celery is None:
+        return RolloutPolicy(max_unavailable=workload.max_unavailable, drain_deadline=roll_budget(workload))
+    return RolloutPolicy(
+        max_unavailable=workload.max_unavailable,
+        drain_deadline=celery.deadline,
+        at_drain_deadline=celery.then,
+        queue_single_consumer=celery.single_consumer == "allow",
+    )
+
+
+def authority_policy(settings: Settings, name: str) -> AuthorityPolicy:
+    """Return how the CA of the trust domain *name* is kept."""
+    timing, domain = settings.timing, settings.trust_domains[name]
+    return AuthorityPolicy(
+        trust_domain=TrustDomainName(name),
+        longest_leaf=domain.longest_leaf,
+        lifetime=domain.ca.lifetime,
+        renew_at=domain.ca.renew_at,
+        trust_deadline=domain.trust_deadline.after,
+        at_deadline=domain.trust_deadline.then,
+        at_most_left_behind=domain.trust_deadline.at_most,
+        skew=timing.skew,
+        propagation=timing.propagation,
+        retry_budget=timing.retry_budget,
+        minimum_overlap=domain.ca.minimum_overlap,
+        wave=domain.wave,
+        calendar=calendar(settings, name),
+    )
+
+
+def calendar(settings: Settings, subject: str) -> Calendar:
+    """Return when planned work on *subject* may start."""
+    return Calendar(
+        windows=tuple(_in_utc(each) for each in settings.windows if each.subjects == "all" or subject in each.subjects),
+        freezes=tuple(
+            Freeze(since=each.from_, until=each.until, why=each.name)
+            for each in settings.freezes
+            if each.subjects == "all" or subject in each.subjects
+        ),
+    )
+
+
+def _in_utc(window: MaintenanceWindowSettings) -> MaintenanceWindow:
+    # A window that starts on Monday at 00:30 in +02:00 starts on Sunday at 22:30 UTC.
+    monday = datetime(2024, 1, 1, window.from_.hour, window.from_.minute, tzinfo=UTC)
+    start = monday - window.zone
+    shift = (start.date() - monday.date()).days
+    return MaintenanceWindow(
+        days=frozenset((_DAYS.index(day) + shift) % len(_DAYS) for day in window.days),
+        start=start.time(),
+        length=window.for_,
+    )

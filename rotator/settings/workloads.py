@@ -1,0 +1,98 @@
+"""
+How the file names the processes that load certificates at their start.
+
+Rules that must stay true here:
+
+- Attributes are named as the file's keys; the sentence below each is the key's description in the JSON Schema.
+- What happens at a drain's deadline is written here by the operator, never assumed (law 17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field
+
+from rotator.core.rollout import AtDrainDeadline
+from rotator.settings.keys import Keys, OneOf
+from rotator.settings.values import AbsolutePath, Name, OpenText, PositiveDuration, SecretFile
+
+_SECOND = timedelta(seconds=1)
+_MINUTE = timedelta(minutes=1)
+
+
+class ProcessSettings(Keys):
+    """One member of a workload on this machine: a systemd unit, or a command that rotator starts itself."""
+
+    name: Name
+    """The member's name."""
+    unit: OpenText | None = None
+    """systemd unit."""
+    command: tuple[OpenText, ...] | None = None
+    """Program and arguments, without a shell."""
+    pid_file: AbsolutePath | None = None
+    """Where a command's process id is kept."""
+    log_file: AbsolutePath | None = None
+    """Where a command's output goes."""
+    directory: AbsolutePath | None = None
+    """A command's working directory."""
+    environment: Mapping[str, OpenText] = Field(default_factory=dict)
+    """A command's environment; no secrets."""
+    node: OpenText | None = None
+    """The Celery node's name, as celery@host."""
+    queues: tuple[OpenText, ...] = ()
+    """Queues this one consumes, where they differ from the drain's."""
+
+
+class ClusterWorkload(Keys):
+    """A workload in a Kubernetes cluster."""
+
+    namespace: OpenText
+    """Its namespace."""
+    name: OpenText
+    """Its name."""
+
+
+class CeleryDrain(Keys):
+    """Draining Celery workers through their broker."""
+
+    broker_file: SecretFile
+    """File that holds the broker's URL."""
+    queues: tuple[OpenText, ...] = ()
+    """Queues that the workers consume; read from their command lines if not given."""
+    deadline: PositiveDuration
+    """Time for draining and replacing all members, one wave after the other."""
+    then: AtDrainDeadline = AtDrainDeadline.WAIT
+    """At the deadline: keep waiting, give up this roll, or replace without waiting for the work."""
+    single_consumer: Literal["refuse", "allow"] = "refuse"
+    """Whether a queue's only consumer may be drained."""
+    timeout: PositiveDuration = 5 * _SECOND
+    """Longest wait for the workers' answers."""
+
+
+class Drain(OneOf):
+    """How work is taken away before a member is replaced."""
+
+    celery: CeleryDrain | None = None
+    """Celery workers."""
+
+
+class Workload(Keys):
+    """Processes that load a certificate at their start, and how they are replaced."""
+
+    processes: tuple[ProcessSettings, ...] | None = Field(default=None, min_length=1)
+    """Members on this machine."""
+    statefulset: ClusterWorkload | None = None
+    """A StatefulSet."""
+    deployment: ClusterWorkload | None = None
+    """A Deployment."""
+    max_unavailable: int = Field(default=1, ge=1, strict=True)
+    """Members that may be out of work at the same time."""
+    stop_timeout: PositiveDuration = _MINUTE
+    """From asking a member to stop to it being gone."""
+    start_timeout: PositiveDuration = _MINUTE
+    """From starting a member to it being ready."""
+    drain: Drain | None = None
+    """How it is drained; without it, members are stopped as they are."""
