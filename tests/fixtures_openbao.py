@@ -29,6 +29,7 @@ from rotator.embedded.openbao import (
     OpenBaoServer,
     TrustDomainMount,
 )
+from rotator.ports import Clock
 
 SKEW = timedelta(seconds=1)
 _numbers = itertools.count(1)
@@ -54,12 +55,19 @@ class VaultDomain:
         return self.rights.lifetimes[0]
 
     def session(
-        self, transport: Transport = Transport.POOLED, timeout: timedelta = timedelta(seconds=10)
+        self,
+        *,
+        transport: Transport = Transport.POOLED,
+        timeout: timedelta = timedelta(seconds=10),
+        address: str | None = None,
+        clock: Clock | None = None,
     ) -> VaultSession:
-        """Return a new session; close it."""
-        endpoint = Endpoint(address=self.server.address, ca_file=self.server.ca_file, timeout=timeout)
+        """Return a new session, through *address* if that is another way to the server; close it."""
+        endpoint = Endpoint(
+            address=address or self.server.address, ca_file=self.server.ca_file, timeout=timeout, connections=8
+        )
         auth = AppRole(role_id_file=self.files.role_id_file, secret_id_file=self.files.secret_id_file)
-        return VaultSession(endpoint, auth, clock=SystemClock(), transport=transport)
+        return VaultSession(endpoint, auth, clock=clock or SystemClock(), transport=transport)
 
     def issuer(self, session: VaultSession) -> VaultIssuer:
         """Return the issuer of its leaves."""

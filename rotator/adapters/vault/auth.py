@@ -55,7 +55,11 @@ class JWT:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """A TLS client certificate; the connection itself is the proof, for renewals too."""
+    """
+    A TLS client certificate; the connection itself is the proof, for renewals too.
+
+    It needs a common name: the server calls the identity by it, and fails on a bare SVID.
+    """
 
     role: str
     cert_file: Path

@@ -332,18 +332,26 @@ class VaultSession:
             # The certificate may have been rotated: connections that carry the old one end.
             self._disconnect()
         request = login_request(self._auth)
-        with translated("logging in"):
-            client = self._client()
-            if request is None:
-                assert isinstance(self._auth, TokenFile)  # noqa: S101 -- only a token needs no login
-                client.token = value = secret(self._auth.token_file)
-                reply = _reply(client.read("auth/token/lookup-self"), "looking at the token")
-                self._token = _token_of({**reply.body, "client_token": value, "lease_duration": reply.body["ttl"]}, now)
-            else:
-                client.token = ""
-                path, body = request
-                reply = _reply(client.write_data(path, data=body), "logging in")
-                self._token = _token_of(reply.auth, now)
+        try:
+            with translated("logging in"):
+                client = self._client()
+                if request is None:
+                    assert isinstance(self._auth, TokenFile)  # noqa: S101 -- only a token needs no login
+                    client.token = value = secret(self._auth.token_file)
+                    reply = _reply(client.read("auth/token/lookup-self"), "looking at the token")
+                    found: Mapping[str, Any] = {
+                        **reply.body,
+                        "client_token": value,
+                        "lease_duration": reply.body.get("ttl"),
+                    }
+                else:
+                    client.token = ""
+                    path, body = request
+                    found = _reply(client.write_data(path, data=body), "logging in").auth
+                self._token = _token_of(found, now)
+        except Rejected as e:
+            # Vault calls a wrong secret a bad request; to us it is a missing right, and a file may be mended.
+            raise Denied(str(e)) from e
 
     # --- connections ------------------------------------------------------------------------------------------------
 
