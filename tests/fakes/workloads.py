@@ -200,15 +200,17 @@ class FakeDrainer(_Faulty):
 
     def undrain(self, member: Member) -> None:
         """Let a worker take work from all its queues again."""
-        self._call("undrain", lambda: self._consume(member, self.fleet.workers[member.name].all_queues))
+        self._call("undrain", lambda: self._consume(member, self._worker(member).all_queues))
 
     def _seen(self, member: Member) -> Member:
         self._need_broker()
-        worker = self.fleet.workers[member.name]
+        worker = self._worker(member)
         if worker.started_at is None:
             return replace(member, ready=False, queues=worker.all_queues, detail="it does not run")
         if not self._answering(worker):
-            return replace(member, ready=False, queues=worker.all_queues, detail="it runs but does not answer")
+            drained = not worker.consuming
+            detail = "it runs but does not answer"
+            return replace(member, ready=False, draining=drained, queues=worker.all_queues, detail=detail)
         return replace(
             member,
             draining=not worker.consuming,
@@ -218,9 +220,14 @@ class FakeDrainer(_Faulty):
             detail="" if worker.consuming else "it takes no new work",
         )
 
+    def _worker(self, member: Member) -> FakeWorker:
+        if member.name not in self.fleet.workers:
+            raise Rejected(f"{member.workload} has no worker for its member {member.name}")
+        return self.fleet.workers[member.name]
+
     def _consume(self, member: Member, queues: frozenset[str]) -> None:
         self._need_broker()
-        worker = self.fleet.workers[member.name]
+        worker = self._worker(member)
         if worker.started_at is None or not self._answering(worker):
             raise Unavailable(f"{member.name} did not answer")
         worker.consuming = queues

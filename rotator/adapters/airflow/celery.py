@@ -71,7 +71,8 @@ class CeleryDrainer:
         self._nodes = dict(nodes)
         self._lock = threading.Lock()
         self._consumed: dict[str, frozenset[str]] = {}
-        self._answered: dict[str, str] = {}
+        self._last_seen: dict[str, tuple[str, bool]] = {}
+        """By member: the run that answered last, and whether it was drained then."""
 
     def inspect(self, members: Sequence[Member]) -> tuple[Member, ...]:
         """Return *members* with what their workers do now. Members that do not run are not asked."""
@@ -87,6 +88,8 @@ class CeleryDrainer:
         self._remember(member, answer)
         # The configured ones too: a consumer that is just being added is not listed yet.
         self._control.cancel(node.node, answer.queues | node.queues)
+        with self._lock:
+            self._last_seen[member.name] = (member.identity, True)
 
     def undrain(self, member: Member) -> None:
         """Give *member* back the queues that it should consume; confirmed by the worker for each."""
@@ -107,10 +110,17 @@ class CeleryDrainer:
             )
         if answer is None:
             with self._lock:
-                before = self._answered.get(member.name) == member.identity
-            queues = self._should_consume(member)
-            detail = _SILENT_NOW if before else _SILENT_EVER
-            return replace(member, ready=False, draining=False, busy=None, queues=queues, detail=detail)
+                run, drained = self._last_seen.get(member.name, ("", False))
+            answered = run == member.identity
+            return replace(
+                member,
+                ready=False,
+                # A worker that was drained before it fell silent has not taken up work since.
+                draining=answered and drained,
+                busy=None,
+                queues=self._should_consume(member),
+                detail=_SILENT_NOW if answered else _SILENT_EVER,
+            )
         expected = _pid_of(member.identity)
         if expected is not None and answer.pid is not None and answer.pid != expected:
             detail = (
@@ -134,7 +144,7 @@ class CeleryDrainer:
 
     def _remember(self, member: Member, answer: Answer) -> None:
         with self._lock:
-            self._answered[member.name] = member.identity
+            self._last_seen[member.name] = (member.identity, not answer.queues)
             if answer.queues:
                 # Only ever grows within one process: a queue that was taken away is still one that it had.
                 self._consumed[member.name] = self._consumed.get(member.name, frozenset()) | answer.queues
