@@ -1,0 +1,32 @@
+"""
+The control socket: how people on one machine ask the daemon for something, and how it knows them.
+
+Rules that must stay true here:
+
+- The only way to change what a running daemon does, beside its configuration file.
+- The peer is known by the kernel's word, rights go by Unix group, and who asked stands in every order.
+"""
+
+from rotator.control.client import ControlClient
+from rotator.control.requests import (
+    Operations,
+    PauseRequest,
+    Person,
+    Right,
+    Rights,
+    RollbackRequest,
+    RotateRequest,
+)
+from rotator.control.server import ControlServer
+
+__all__ = [
+    "ControlClient",
+    "ControlServer",
+    "Operations",
+    "PauseRequest",
+    "Person",
+    "Right",
+    "Rights",
+    "RollbackRequest",
+    "RotateRequest",
+]

@@ -1,0 +1,50 @@
+"""
+Who is at the other end of a Unix socket.
+
+Rules that must stay true here:
+
+- The kernel says who the peer is (SO_PEERCRED); nothing that the peer writes is believed about it.
+- Groups come from the machine's user database at the moment of the request, so a right that was taken away is gone at
+  once, whatever an old login shell still carries.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import struct
+from typing import Final
+
+from rotator.control.requests import Person
+
+_CREDENTIALS: Final = struct.Struct("iII")
+
+
+def peer_of(connection: socket.socket) -> tuple[Person, int]:
+    """
+    Return the person at the other end of *connection*, and the process id for the log.
+
+    Source: unix(7), SO_PEERCRED: the credentials are those at the time of connect(2).
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return person(uid, gid), pid
+
+
+def person(uid: int, gid: int) -> Person:
+    """Return the user *uid* with the names of all its groups; one without an entry has the group *gid* alone."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return Person(uid=uid, name=str(uid), groups=frozenset(_group_name(gid)))
+    numbers = {*os.getgrouplist(entry.pw_name, entry.pw_gid)}
+    return Person(uid=uid, name=entry.pw_name, groups=frozenset(name for each in numbers for name in _group_name(each)))
+
+
+def _group_name(gid: int) -> tuple[str, ...]:
+    try:
+        return (grp.getgrgid(gid).gr_name,)
+    except KeyError:
+        return ()
