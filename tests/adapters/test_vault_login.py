@@ -59,7 +59,7 @@ def works(domain: VaultDomain, auth: Auth) -> None:
     endpoint = Endpoint(address=domain.server.address, ca_file=domain.server.ca_file)
     with VaultSession(endpoint, auth, clock=SystemClock()) as session:
         assert session.token_not_after is None
-        session.list(f"{domain.mount}/issuers", doing="listing issuers")
+        session.read(f"{domain.mount}/config/issuers", doing="reading the pointer")
         assert session.token_not_after is not None
         assert timedelta(seconds=30) < session.token_not_after - SystemClock().now() <= timedelta(seconds=60)
 
@@ -68,7 +68,7 @@ def refusal(domain: VaultDomain, auth: Auth) -> str:
     """Try to log in as *auth*; return everything that the error and its causes say."""
     endpoint = Endpoint(address=domain.server.address, ca_file=domain.server.ca_file)
     with VaultSession(endpoint, auth, clock=SystemClock()) as session, pytest.raises(Denied) as caught:
-        session.list(f"{domain.mount}/issuers", doing="listing issuers")
+        session.read(f"{domain.mount}/config/issuers", doing="reading the pointer")
     return "".join(traceback.format_exception(caught.value)) + repr(caught.value)
 
 
@@ -201,10 +201,10 @@ def test_certificate(vault_domain: VaultDomain, admin: hvac.Client, policy: str,
 
     endpoint = Endpoint(address=vault_domain.server.address, ca_file=vault_domain.server.ca_file)
     with VaultSession(endpoint, auth, clock=SystemClock()) as session:
-        session.list(f"{vault_domain.mount}/issuers", doing="listing issuers")
+        session.read(f"{vault_domain.mount}/config/issuers", doing="reading the pointer")
         write(admin, "auth/token/revoke", token=session._token.value if session._token else "")
         place(ca)
-        session.list(f"{vault_domain.mount}/issuers", doing="listing issuers")
+        session.read(f"{vault_domain.mount}/config/issuers", doing="reading the pointer")
 
     place(FakeCA("Somebody else", "clients.test", now - timedelta(days=1), now + timedelta(days=1)))
     assert "logging in" in refusal(vault_domain, auth)

@@ -28,6 +28,7 @@ import hvac.utils
 import urllib3
 
 from rotator.errors import ConfigError, Denied
+from rotator.redaction import redacted_text
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
@@ -172,12 +173,12 @@ class PooledAdapter(_Adapter):
 
 
 def _raise_for(method: str, url: str, status: int, text: bytes) -> None:
-    """Raise hvac's exception for an error *status*; only the server's own list of errors goes along."""
+    """Raise hvac's exception for an error *status*; only the server's list of errors goes along, redacted."""
     try:
         errors = json_codec.loads(text)["errors"]
     except (ValueError, KeyError, TypeError):
         errors = None
-    errors = [str(error) for error in errors] if isinstance(errors, list) else []
+    errors = [redacted_text(str(error)) for error in errors] if isinstance(errors, list) else []
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and any(_NO_SUCH_ISSUER in error for error in errors):
         # The PKI engine says 500 where everything else says 404.
         raise hvac.exceptions.InvalidPath(errors=errors, method=method, url=url)
