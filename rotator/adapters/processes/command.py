@@ -50,9 +50,12 @@ lock, pid_file, boot, moment, log_file = int(sys.argv[1]), *sys.argv[2:6]
 command = sys.argv[6:]
 os.set_inheritable(lock, False)
 told, tell = os.pipe()
-if os.fork():
+child = os.fork()
+if child:
     os.close(tell)
     problem = os.read(told, 1000)
+    if problem:
+        os.waitpid(child, 0)  # its pid file must not name a process that still runs for a moment
     os.write(1, problem)
     os._exit(1 if problem else 0)
 doing = ""
