@@ -23,7 +23,9 @@ def claims(recording: Recording) -> tuple[Claim, ...]:
     scheduled = sum(1 for move in moves if move.trigger == "schedule")
     requested = recording.ca_rotation(recording.requested_rotation)
     killed = recording.ca_rotation(recording.killed_rotation)
+    came_to_its_end = Claim(text="the run came to its end", held=False, figure=recording.trouble or "")
     return (
+        *((came_to_its_end,) if recording.trouble is not None else ()),
         Claim(
             text="no request failed while certificates and CAs changed",
             held=load.requests > 0 and load.failed == 0,

@@ -203,6 +203,8 @@ class Recording:
     requested_rotation: str | None
     """The id of the CA rotation that a person asked for."""
     evidence: Evidence | None
+    trouble: str | None = None
+    """Why the run did not come to its end, in words; None if it did."""
     versions: Mapping[str, str] = field(default_factory=dict)
     mesh: str = "mesh.demo"
     workers: tuple[str, ...] = ("worker-1", "worker-2")

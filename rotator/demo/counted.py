@@ -1,0 +1,48 @@
+"""
+What the load generator and the workers wrote down, in seconds of the run.
+
+Rules that must stay true here:
+
+- Counts are taken over as they were written; nothing is left out and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rotator.demo.recording import FailedRequest, Load, TaskRun, Tick
+from rotator.demo.traffic import Bucket, Failure, Line, PeerSeen
+from rotator.embedded.celery_worker import TaskLedger
+
+
+def load_of(written: Iterable[Line], start: datetime) -> Load:
+    """Return what a load generator wrote, in seconds since *start*."""
+    lines = tuple(written)
+    zero = start.timestamp()
+    ticks = [
+        Tick(at=round(line.at - zero, 3), ok=line.ok, failed=line.failed, slowest_seconds=line.slowest_seconds)
+        for line in lines
+        if isinstance(line, Bucket)
+    ]
+    failures = [
+        FailedRequest(at=round(line.at - zero, 3), kind=line.kind.value, reason=line.reason)
+        for line in lines
+        if isinstance(line, Failure)
+    ]
+    peers = {line.serial: round(line.at - zero, 3) for line in lines if isinstance(line, PeerSeen)}
+    return Load(ticks=tuple(ticks), failures=tuple(failures), peer_serials=peers)
+
+
+def task_runs(tasks: TaskLedger, start: datetime) -> tuple[TaskRun, ...]:
+    """Return every task that ended, in seconds since *start*."""
+    return tuple(
+        TaskRun(
+            worker=str(line["worker"]).partition("@")[2],
+            start=(datetime.fromisoformat(str(line["started"])) - start).total_seconds(),
+            stop=(datetime.fromisoformat(str(line["finished"])) - start).total_seconds(),
+            serial=str(line["serial"]) if line["serial"] else None,
+            ok=bool(line["ok"]),
+        )
+        for line in tasks.lines()
+    )
