@@ -225,15 +225,19 @@ class _LibraryHandler(logging.Handler):
         )
 
 
-def configure_logging(level: str, shape: str, stream: TextIO | None = None) -> Callable[[], None]:
+def configure_logging(
+    level: str,
+    format: str,  # noqa: A002 -- the configuration's own key
+    stream: TextIO | None = None,
+) -> Callable[[], None]:
     """
     Send structlog, and libraries' warnings, to *stream* (default: standard error); return what undoes it.
 
-    *level* is ``debug``, ``info``, ``warning`` or ``error``. *shape* is ``json`` (one object a line), ``console``, or
-    ``auto``: console on a terminal, JSON everywhere else.
+    *level* is ``debug``, ``info``, ``warning`` or ``error``. *format* is ``json`` (one object a line), ``console``, or
+    ``auto``: console on a terminal, JSON everywhere else. Calling it again replaces what an earlier call set up.
     """
     target = sys.stderr if stream is None else stream
-    as_json = shape == "json" or (shape == "auto" and not target.isatty())
+    as_json = format == "json" or (format == "auto" and not target.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -260,6 +264,9 @@ def configure_logging(level: str, shape: str, stream: TextIO | None = None) -> C
     handler = _LibraryHandler(level=logging.WARNING)
     root = logging.getLogger()
     before = root.level
+    for earlier in [each for each in root.handlers if isinstance(each, _LibraryHandler)]:
+        root.removeHandler(earlier)
+        earlier.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)

@@ -20,13 +20,14 @@ import selectors
 import socket
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
 import structlog
 
+from rotator.clock import SystemClock
 from rotator.control.peer import peer_of
 from rotator.control.requests import (
     Operations,
@@ -66,10 +67,11 @@ class ControlServer:
         self,
         path: Path,
         operations: Operations,
-        rights: Rights,
         *,
-        clock: Clock,
-        group: str | None = None,
+        operate: Iterable[str] = (),
+        emergency: Iterable[str] = (),
+        socket_group: str | None = None,
+        clock: Clock | None = None,
         connections: int = 16,
         request_within: timedelta = timedelta(seconds=5),
         answer_within: timedelta = timedelta(seconds=10),
@@ -80,18 +82,19 @@ class ControlServer:
         Args:
             path: Where the socket stands.
             operations: Who answers; called from several threads.
-            rights: Who may do what.
+            operate: Unix groups that may operate, besides root and the service's own user.
+            emergency: Unix groups with the right of emergencies, besides root.
+            socket_group: Unix group of the socket; the process's own if None.
             clock: Measures deadlines.
-            group: Unix group of the socket; the process's own if None.
             connections: How many are served at the same time; further ones hear that it is busy.
             request_within: Deadline for a request to arrive whole.
             answer_within: Deadline for the caller to take the answer.
         """
         self._path = path
         self._operations = operations
-        self._rights = rights
-        self._clock = clock
-        self._group = group
+        self._rights = Rights(operate=frozenset(operate), emergency=frozenset(emergency), own_uid=os.geteuid())
+        self._clock = clock or SystemClock()
+        self._group = socket_group
         self._request_within = request_within
         self._answer_within = answer_within
         self._free = threading.BoundedSemaphore(connections)
@@ -110,9 +113,9 @@ class ControlServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def allow(self, rights: Rights) -> None:
-        """Take *rights* from the next request on (the configuration was read again)."""
-        self._rights = rights
+    def allow(self, *, operate: Iterable[str], emergency: Iterable[str]) -> None:
+        """Take these rights from the next request on (the configuration was read again)."""
+        self._rights = Rights(operate=frozenset(operate), emergency=frozenset(emergency), own_uid=os.geteuid())
 
     def start(self) -> None:
         """
