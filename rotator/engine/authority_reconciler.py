@@ -104,7 +104,8 @@ class AuthorityReconciler:
             for _ in range(STEPS_PER_VISIT):
                 look = self._visit(fleet, domain, observations)
                 if look is not None:
-                    return look
+                    unsettled = self._recovery.next_settling(domain.subject)
+                    return look if unsettled is None else replace(look, at=min(look.at, unsettled))
             return Look(at=self._clock.now())
 
     # --- one look, one step -----------------------------------------------------------------------------------------

@@ -210,6 +210,9 @@ class LeafReconciler:
                 look = Look(at=decision.next_look or now + POLL, deadline=safety_line, waiting_on=proof.waiting_on)
         if not proof.proven:
             look = replace(look, at=min(look.at, now + POLL))
+        unsettled = self._recovery.next_settling(target.name)
+        if unsettled is not None:
+            look = replace(look, at=min(look.at, max(unsettled, now + POLL)))
         return self._saw(target, seen, proof, look)
 
     def _again(self, fleet: Fleet, target: CertificateTarget) -> Look:

@@ -58,6 +58,8 @@ class Recorder:
         self._lease = lease
         self._spool = spool
         self._draining = threading.Lock()
+        self._in_doubt = threading.Event()
+        """A commit whose reply was lost may have taken: the working set is read again before it is trusted."""
 
     def fence(self) -> None:
         """Raise `InvariantBroken` if this process no longer holds the lease: it must not write anywhere (law 14)."""
@@ -81,6 +83,7 @@ class Recorder:
                 for event in events:
                     transaction.append(event)
         except JournalError:
+            self._in_doubt.set()
             if safety_line is None or self.clock.now() < safety_line:
                 raise
             # Expiry beats bookkeeping: the rows are found again by observing, the records must not be lost.
@@ -89,8 +92,22 @@ class Recorder:
             self.memory.apply(rows)
             log.error(LogEvent.LEDGER_SPOOLED, count=len(events))  # noqa: TRY400 -- the cause was told by the journal
             return False
+        except BaseException:
+            self._in_doubt.set()
+            raise
         self.memory.apply(rows)
         return True
+
+    def settle_doubt(self) -> None:
+        """Read the working set again if a commit's reply was lost. Raises `JournalError` if that cannot be done."""
+        if self._in_doubt.is_set():
+            self._in_doubt.clear()
+            try:
+                self.memory.load(self.journal)
+            except BaseException:
+                self._in_doubt.set()
+                raise
+            self.memory.apply(self.memory.unsaved())
 
     def enter_spooled(self) -> int:
         """Enter what waits outside as late records; return how many. Quiet while the journal is still unwritable."""

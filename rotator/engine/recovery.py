@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from rotator.core.event import CertificateFacts, Corroboration, EventType
-from rotator.core.model import Leaf, Serial
+from rotator.core.model import Leaf, Serial, SubjectName
 from rotator.engine.domains import Domains
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import DomainTarget
@@ -61,6 +61,11 @@ class Recovery:
         with self._lock:
             self._revoked[signer.authority.id] = (now, serials)
         return leaf.serial in serials
+
+    def next_settling(self, subject: SubjectName) -> datetime | None:
+        """Return when the next order of *subject* that left no trace can be settled; None if there is none."""
+        open_orders = (each for each in self._recorder.memory.orders(subject) if each.state is IssuanceState.ASKED)
+        return min((each.asked_at + self._settle_after for each in open_orders), default=None)
 
     def resolve_orphan(self, domain: DomainTarget, order: Issuance, rotation: Rotation | None) -> None:
         """Account for an order that was asked for or issued, and is not what is published."""
@@ -122,10 +127,30 @@ class Recovery:
         if not orders:
             return
         known = self._known(domain)
-        held = {each.authority.spki_sha256 for each in domain.authorities.observe().generations}
+        held = {each.authority.spki_sha256: each for each in domain.authorities.observe().generations}
         strays = {each.spki_sha256: each for each in domain.authorities.strays(known)}
         for order in orders:
-            if order.spki_sha256 in held:
+            installed = held.get(order.spki_sha256)
+            if installed is not None:
+                authority = installed.authority
+                found_there = self._scribe(order, rotation).event(
+                    EventType.ISSUED,
+                    result="found",
+                    new=authority,
+                    detail={
+                        "recovered": True,
+                        "spki_sha256": order.spki_sha256,
+                        "generation": installed.number,
+                    },
+                )
+                row = replace(
+                    order,
+                    state=IssuanceState.PUBLISHED,
+                    serial=authority.serial,
+                    not_after=authority.not_after,
+                    signer=authority.parent,
+                )
+                self._recorder.write([row], [found_there])
                 continue
             found = strays.get(order.spki_sha256)
             if found is None:

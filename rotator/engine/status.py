@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rotator.core.authority_policy import next_due
-from rotator.core.model import SubjectName
+from rotator.core.model import SubjectKind, SubjectName, TrustDomainName
 from rotator.core.steps import Done, Nothing, Refused, Wait, sentence
 from rotator.engine.engine import Engine
 from rotator.engine.observe import newest
 from rotator.engine.targets import CertificateTarget, DomainTarget, WorkloadTarget
-from rotator.ports import Rotation
+from rotator.ports import Rotation, RotationState
 
 
 def moment(at: datetime | None) -> str | None:
@@ -48,8 +48,60 @@ def plan(engine: Engine, horizon: timedelta) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["at"]))
 
 
-def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget) -> list[str]:
+def progress(engine: Engine, rotation: Rotation) -> dict[str, Any]:
+    """Return where one rotation stands, as `rotator.control` describes it."""
+    domain = engine.fleet.domains.get(TrustDomainName(rotation.subject))
+    certificate = engine.fleet.certificates.get(rotation.subject)
+    ended = rotation.state is not RotationState.OPEN
+    row: dict[str, Any] = {"phase": None, "waiting_on": []}
+    proven = total = 0
+    if domain is not None and rotation.kind is SubjectKind.TRUST_DOMAIN:
+        row = _domain(engine, domain)
+        state = engine.domains.get(domain.name)
+        parties = state.seen.parties if state is not None else ()
+        signer = state.signer if state is not None else None
+        total = len(parties)
+        newest_id = state.decision.bundle[0].id if state is not None and state.decision.bundle else None
+        if row["phase"] in {"prepared", "trusted"}:
+            proven = sum(1 for party in parties if newest_id in party.acknowledged)
+        else:
+            proven = sum(
+                1
+                for party in parties
+                if party.leaf_issuer is None or (signer is not None and party.served_issuer == signer.authority.id)
+            )
+    elif certificate is not None:
+        row = _certificate(engine, certificate)
+        total = len(certificate.probes) + sum(
+            len(engine.rolls.known_members(workload)) for workload in certificate.certificate.rolls
+        )
+        view = engine.leaves.view(certificate.name)
+        waiting = len(view.proof.waiting_on) if view is not None else total
+        proven = max(0, total - waiting)
+    target = domain or certificate
+    look = engine.pool.look(target.id)[0] if target is not None else None
+    return {
+        "id": rotation.id,
+        "subject": rotation.subject,
+        "state": rotation.state.value,
+        "phase": row["phase"],
+        "waiting_on": [] if ended else row["waiting_on"],
+        "proven": total if ended else proven,
+        "total": total,
+        "alert": bool(look is not None and look.alert and not ended),
+        "outcome": rotation.outcome,
+    }
+
+
+def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget, *, compromised: bool = False) -> list[str]:
     """Return, in sentences, what a rotation of *target* asked for now would do."""
+    if isinstance(target, DomainTarget) and compromised:
+        return [
+            f"revoke the present generation of {target.name} at the corporate PKI",
+            "prepare a new generation and sign with it at once, without waiting for anyone's acknowledgement",
+            f"publish the bundle {{new}} and a new leaf to all {len(engine.fleet.relying_on(target.name))} consumers",
+            "handshakes fail between those who have the new bundle and those who have not: that is the price",
+        ]
     if isinstance(target, DomainTarget):
         parties = engine.fleet.relying_on(target.name)
         leaves = [each for each in parties if each.certificate.trust_domain == target.name]
@@ -215,11 +267,11 @@ def _domain_plan(engine: Engine, target: DomainTarget, now: datetime, horizon: t
             why = sentence(decided)
     rows = []
     if engine.memory.open_rotation(target.subject) is not None:
-        rows.append({"at": moment(now), "subject": target.name, "action": "rotate the CA (under way)", "why": why})
+        rows.append({"at": moment(now), "subject": target.name, "what": "rotate the CA (under way)", "why": why})
     at = next_due(state.seen, target.policy, target.name)
     if at is not None and at <= now + horizon:
         rows.append(
-            {"at": moment(at), "subject": target.name, "action": "rotate the CA", "why": "its renewal window opens"}
+            {"at": moment(at), "subject": target.name, "what": "rotate the CA", "why": "its renewal window opens"}
         )
     return rows
 
@@ -230,11 +282,11 @@ def _leaf_plan(engine: Engine, target: CertificateTarget, now: datetime, horizon
     if view is None:
         return []
     if view.window is None:
-        return [{"at": moment(now), "subject": target.name, "action": "issue", "why": "nothing is published yet"}]
+        return [{"at": moment(now), "subject": target.name, "what": "issue", "why": "nothing is published yet"}]
     at = view.window.opens
     if at > now + horizon:
         return []
-    return [{"at": moment(at), "subject": target.name, "action": "issue anew", "why": "its renewal window opens"}]
+    return [{"at": moment(at), "subject": target.name, "what": "issue anew", "why": "its renewal window opens"}]
 
 
 def _written(span: timedelta) -> str:

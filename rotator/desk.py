@@ -1,0 +1,287 @@
+"""
+The desk at which people ask: every request becomes an intent in the journal, or a refusal in the ledger.
+
+Rules that must stay true here:
+
+- Nothing has a second path: a request opens a rotation like the schedule does, and the engine does the rest.
+- Every request is recorded, also a refused one; names and free text stand as salted commitments (law 24).
+- One rotation per subject at a time (law 5); what is under way already is named, not doubled.
+- An emergency skips windows and freezes only, and opens an exception; compromise is another intent (law 8).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from rotator.control import PauseRequest, Person, RollbackRequest, RotateRequest
+from rotator.core.event import Commitment, EventType, Trigger
+from rotator.core.model import IntentKind, SubjectKind, SubjectName, TrustDomainName
+from rotator.engine import status
+from rotator.engine.engine import Engine
+from rotator.engine.recorder import Scribe
+from rotator.engine.targets import CertificateTarget, DomainTarget
+from rotator.errors import Rejected
+from rotator.ports import Hold, Rotation, RotationState
+from rotator.telemetry import LogEvent
+
+log = structlog.get_logger(__name__)
+
+
+class Desk:
+    """Answers the control socket. Safe from several threads."""
+
+    def __init__(self, engine: Engine, *, ledger: Callable[[], Mapping[str, Any]]) -> None:
+        """*ledger* gives the contract's ``ledger`` object."""
+        self._engine = engine
+        self._ledger = ledger
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    def status(self) -> Mapping[str, Any]:
+        """Return every subject and the ledger's state."""
+        return {
+            "subjects": status.subjects(self._engine),
+            "workloads": status.workloads(self._engine),
+            "ledger": dict(self._ledger()),
+        }
+
+    def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:
+        """Return what will happen within *horizon*, soonest first."""
+        return status.plan(self._engine, horizon)
+
+    def progress(self, rotation_id: str) -> Mapping[str, Any]:
+        """Return where one rotation stands."""
+        rotation = next((each for each in self._engine.recorder.journal.rotations() if each.id == rotation_id), None)
+        if rotation is None:
+            raise Rejected(f"no rotation {rotation_id} is known")
+        return status.progress(self._engine, rotation)
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    def rotate(self, request: RotateRequest, person: Person) -> Mapping[str, Any]:
+        """Open rotations, or only plan them."""
+        names = self._everything() if request.everything else request.subjects
+        targets = [self._target(name) for name in names]
+        plan = [
+            {"subject": _name(target), "at": None, "what": sentence, "why": "asked for"}
+            for target in targets
+            for sentence in status.rotation_plan(self._engine, target, compromised=request.compromised)
+        ]
+        if request.dry_run:
+            return {"plan": plan, "rotations": [], "refused": [], "waiting_on": []}
+        opened: list[dict[str, Any]] = []
+        refused: list[dict[str, Any]] = []
+        for target in targets:
+            why = self._refusal(target, request)
+            if why is not None:
+                refused.append({"subject": _name(target), "why": why})
+                self._record_refusal(_name(target), request.reason, person, why)
+                continue
+            rotation = self._open(target, request, person)
+            opened.append({"id": rotation.id, "subject": rotation.subject, "kind": rotation.kind.value})
+        self._engine.sweep()
+        return {"plan": plan, "rotations": opened, "refused": refused, "waiting_on": []}
+
+    def pause(self, request: PauseRequest, person: Person) -> Mapping[str, Any]:
+        """Hold a subject until a moment."""
+        target = self._target(request.subject)
+        if request.until <= self._engine.clock.now():
+            raise Rejected(f"{request.until:%Y-%m-%dT%H:%M:%SZ} is past: a pause ends in the future")
+        hold = Hold(subject=_name(target), until=request.until, past_safety_line=request.past_safety_line)
+        self._note(
+            EventType.PAUSED, target, person, request.reason, [hold], {"past_safety_line": request.past_safety_line}
+        )
+        return {"subject": _name(target), "paused_until": status.moment(request.until)}
+
+    def resume(self, subject: SubjectName, person: Person) -> Mapping[str, Any]:
+        """Take the hold on *subject* away."""
+        target = self._target(subject)
+        was_paused = self._engine.memory.hold(_name(target)) is not None
+        recorder = self._engine.recorder
+        recorder.fence()
+        with recorder.journal.transaction() as transaction:
+            transaction.release(_name(target))
+            event = self._scribe(target, None).event(EventType.RESUMED)
+            transaction.append(replace(event, requested_by=transaction.commit_to(_who(person))))
+        self._engine.memory.release(_name(target))
+        self._engine.pool.kick(target.id)
+        return {"subject": _name(target), "was_paused": was_paused}
+
+    def rollback(self, request: RollbackRequest, person: Person) -> Mapping[str, Any]:
+        """Walk the CA rotation that is under way back."""
+        target = self._target(request.subject)
+        if not isinstance(target, DomainTarget):
+            raise Rejected(f"{request.subject} is a certificate: only a trust domain's CA rotation is rolled back")
+        rotation = self._engine.memory.open_rotation(target.subject)
+        why = None
+        if rotation is None:
+            why = "no CA rotation is under way; past retirement there is no rollback, only a new rotation (law 7)"
+        elif rotation.intent is IntentKind.COMPROMISE:
+            why = "a compromised CA is never signed with again (law 8)"
+        elif rotation.from_generation is None:
+            why = "this is the first generation: there is nothing to go back to"
+        if rotation is None or why is not None:
+            self._record_refusal(target.subject, request.reason, person, why or "")
+            return {
+                "plan": [],
+                "rotations": [],
+                "refused": [{"subject": target.subject, "why": why}],
+                "waiting_on": [],
+            }
+        back = replace(rotation, intent=IntentKind.ROLL_BACK)
+        self._note(EventType.INTENT, target, person, request.reason, [back], {"intent": "roll_back"}, rotation=back)
+        self._engine.sweep()
+        return {
+            "plan": [],
+            "rotations": [{"id": back.id, "subject": back.subject, "kind": back.kind.value}],
+            "refused": [],
+            "waiting_on": [],
+        }
+
+    # --- pieces -----------------------------------------------------------------------------------------------------
+
+    def _everything(self) -> tuple[SubjectName, ...]:
+        """Return every certificate and trust domain."""
+        fleet = self._engine.fleet
+        return (*(each.subject for each in fleet.domains.values()), *fleet.certificates)
+
+    def _target(self, name: SubjectName) -> CertificateTarget | DomainTarget:
+        """Return what *name* names in the configuration."""
+        fleet = self._engine.fleet
+        found = fleet.certificates.get(name) or fleet.domains.get(TrustDomainName(name))
+        if found is None:
+            known = ", ".join(sorted(self._everything()))
+            raise Rejected(f"nothing is called {name}; the configuration names {known}")
+        return found
+
+    def _refusal(self, target: CertificateTarget | DomainTarget, request: RotateRequest) -> str | None:
+        """Return why the request cannot be carried out, or None."""
+        if request.compromised and not isinstance(target, DomainTarget):
+            return "only a trust domain's CA can be declared compromised: rotate the certificate instead"
+        under_way = self._engine.memory.open_rotation(_name(target))
+        if under_way is None:
+            return None
+        if request.compromised and under_way.intent is not IntentKind.COMPROMISE:
+            return None
+        if isinstance(target, CertificateTarget) and under_way.trigger is not Trigger.REQUEST:
+            return None
+        return f"rotation {under_way.id} is under way already (law 5): wait for it"
+
+    def _open(self, target: CertificateTarget | DomainTarget, request: RotateRequest, person: Person) -> Rotation:
+        """Open a rotation for a person, or turn the one that is under way to what the person asks for."""
+        under_way = self._engine.memory.open_rotation(_name(target))
+        now = self._engine.clock.now()
+        active: int | None = None
+        if isinstance(target, DomainTarget):
+            state = self._engine.domains.get(target.name)
+            signer = state.signer if state is not None else None
+            active = signer.number if signer is not None else None
+        rotations: list[Rotation] = []
+        if under_way is not None:
+            rotations.append(replace(under_way, state=RotationState.FAILED, finished_at=now, outcome="superseded"))
+        rotation = Rotation(
+            id=uuid.uuid4().hex,
+            subject=_name(target),
+            kind=SubjectKind.TRUST_DOMAIN if isinstance(target, DomainTarget) else SubjectKind.CERTIFICATE,
+            intent=IntentKind.COMPROMISE if request.compromised else IntentKind.ROTATE,
+            trigger=Trigger.REQUEST,
+            state=RotationState.OPEN,
+            opened_at=now,
+            emergency=request.emergency,
+            ticket=request.ticket,
+            from_generation=active,
+        )
+        detail: dict[str, str | int | bool] = {"intent": rotation.intent.value}
+        if request.ticket is not None:
+            detail["ticket"] = request.ticket
+        if under_way is not None:
+            detail["instead_of"] = under_way.id
+        self._note(
+            EventType.INTENT,
+            target,
+            person,
+            request.reason,
+            [*rotations, rotation],
+            detail,
+            rotation=rotation,
+            exception="windows and freezes were skipped on a person's word" if request.emergency else None,
+            closes=under_way,
+        )
+        log.info(LogEvent.REQUEST_RECEIVED, subject=rotation.subject, rotation_id=rotation.id)
+        return rotation
+
+    def _note(
+        self,
+        type_: EventType,
+        target: CertificateTarget | DomainTarget,
+        person: Person,
+        reason: str,
+        rows: Sequence[Rotation | Hold],
+        detail: Mapping[str, str | int | bool],
+        *,
+        rotation: Rotation | None = None,
+        exception: str | None = None,
+        closes: Rotation | None = None,
+    ) -> None:
+        """Write *rows* and what was asked, by whom and why, in one transaction."""
+        recorder = self._engine.recorder
+        recorder.fence()
+        saved: list[Rotation | Hold] = []
+        with recorder.journal.transaction() as transaction:
+            who = transaction.commit_to(_who(person))
+            why = transaction.commit_to(reason)
+            for row in rows:
+                final = row
+                if isinstance(row, Rotation) and rotation is not None and row.id == rotation.id:
+                    final = replace(row, requested_by=who, reason_commitment=why)
+                transaction.save(final)
+                saved.append(final)
+            if closes is not None:
+                ended = self._scribe(target, closes).event(
+                    EventType.FAILED, result="superseded", reason="a person's request took its place"
+                )
+                transaction.append(ended)
+            scribe = self._scribe(target, rotation)
+            asked = scribe.event(type_, result="started" if type_ is EventType.INTENT else "ok", detail=detail)
+            transaction.append(replace(asked, requested_by=who, reason_commitment=why))
+            if exception is not None:
+                opened = scribe.event(EventType.EXCEPTION_OPENED, result="emergency", reason=exception)
+                transaction.append(replace(opened, requested_by=who))
+        self._engine.memory.apply(saved)
+        self._engine.pool.kick(target.id)
+
+    def _record_refusal(self, subject: SubjectName, reason: str, person: Person, why: str) -> None:
+        """Record a request that was not carried out."""
+        recorder = self._engine.recorder
+        recorder.fence()
+        with recorder.journal.transaction() as transaction:
+            who: Commitment = transaction.commit_to(_who(person))
+            words = transaction.commit_to(reason)
+            scribe = Scribe(clock=self._engine.clock, subject=subject, rotation=None)
+            refused = scribe.event(EventType.REFUSED, result="refused", reason=why)
+            transaction.append(replace(refused, requested_by=who, reason_commitment=words, trigger=Trigger.REQUEST))
+        log.warning(LogEvent.REQUEST_REFUSED, subject=subject, reason=why)
+
+    def _scribe(self, target: CertificateTarget | DomainTarget, rotation: Rotation | None) -> Scribe:
+        """Return the writer of the target's events."""
+        if isinstance(target, DomainTarget):
+            identity = f"spiffe://{target.name}"
+        else:
+            identity = target.certificate.identity
+        return Scribe(clock=self._engine.clock, subject=_name(target), rotation=rotation, spiffe_id=identity)
+
+
+def _name(target: CertificateTarget | DomainTarget) -> SubjectName:
+    """Return the target's name as a subject."""
+    return target.subject if isinstance(target, DomainTarget) else target.name
+
+
+def _who(person: Person) -> str:
+    """Return what stands behind the commitment to a person."""
+    return f"{person.name} (uid {person.uid})"
