@@ -86,29 +86,17 @@ class Record:
 
 
 def canonical(value: Mapping[str, Any]) -> bytes:
-    """
-    Return the RFC 8785 encoding of *value*.
-
-    Objects with ASCII names and without floats (all of ours) take the standard library's encoder, seven times faster;
-    for them both give the same bytes, and a property test says so.
-    """
-    if _is_plain(value):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """Return the RFC 8785 encoding of any JSON object. Raises `rfc8785.CanonicalizationError` if it has none."""
     return rfc8785.dumps(cast("dict[str, Any]", value))
 
 
-def _is_plain(value: object) -> bool:
-    match value:
-        case dict():
-            return all(isinstance(name, str) and name.isascii() and _is_plain(inner) for name, inner in value.items())
-        case list() | tuple():
-            return all(_is_plain(inner) for inner in value)
-        case bool() | str() | None:
-            return True
-        case int():
-            return -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER
-        case _:
-            return False
+def _plain(value: Mapping[str, Any]) -> bytes:
+    """
+    Return the RFC 8785 encoding of an object with ASCII names, safe integers and no other numbers.
+
+    For such objects the standard library's encoder gives the same bytes, seven times faster; a property test says so.
+    """
+    return _ENCODER.encode(value).encode()
 
 
 def rfc3339(moment: datetime) -> str:
@@ -165,19 +153,21 @@ def encode(event: Event, *, seq: int, record_id: str, environment: str, policy_s
             No message holds the value.
     """
     for name, value in event.detail.items():
+        if isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
+            raise InvariantBroken(21, f"the detail {name} of a record is too large a number")
         if not _DETAIL_NAME.fullmatch(name):
             raise InvariantBroken(21, "a detail of a record has a name that is not lower-case words")
         if not isinstance(value, (str, int, bool)) or len(str(value)) > MAX_DETAIL_CHARACTERS:
             raise InvariantBroken(21, f"the detail {name} of a record is not a small text, number or truth")
     fields = fields_of(event)
-    for text in _texts(fields):
-        for what, pattern in _SECRETS:
-            if pattern.search(text):
-                raise InvariantBroken(10, f"a value in a record of type {event.type.value} looks like {what}")
+    texts = "\n".join(_texts(fields))
+    for what, pattern in _SECRETS:
+        if pattern.search(texts):
+            raise InvariantBroken(10, f"a value in a record of type {event.type.value} looks like {what}")
     fields |= {"seq": seq, "id": record_id, "environment": environment, "policy_sha256": policy_sha256}
     try:
-        raw = canonical(fields)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as e:
+        raw = _plain(fields)
+    except UnicodeEncodeError as e:
         raise InvariantBroken(21, f"a record of type {event.type.value} has no canonical form") from e
     if len(raw) >= MAX_RECORD_BYTES:
         raise InvariantBroken(
@@ -198,8 +188,10 @@ def parse(raw: bytes) -> Fields:
     if len(raw) >= MAX_RECORD_BYTES:
         raise LedgerTampered("the record is longer than any record")
     try:
-        fields = json.loads(raw, parse_float=_refuse, parse_constant=_refuse)
-        again = canonical(fields) if isinstance(fields, dict) else b""
+        fields = _DECODER.decode(raw.decode())
+        # Names beyond ASCII are sorted otherwise; ours have none.
+        encoder = _plain if raw.isascii() else canonical
+        again = encoder(fields) if isinstance(fields, dict) else b""
     except (ValueError, RecursionError, rfc8785.CanonicalizationError) as e:
         raise LedgerTampered("the record is not JSON that we write") from e
     if again != raw:
@@ -297,12 +289,13 @@ def _facts_of(fields: Mapping[str, Any] | None) -> CertificateFacts | None:
 
 
 def _texts(value: object) -> Iterator[str]:
+    """Yield every text in *value*, names included."""
     match value:
         case str():
             yield value
         case dict():
             for name, inner in value.items():
-                yield from _texts(name)
+                yield name
                 yield from _texts(inner)
         case list():
             for inner in value:
@@ -313,3 +306,14 @@ def _texts(value: object) -> Iterator[str]:
 
 def _refuse(text: str) -> object:
     raise ValueError(f"numbers like {text[:8]} do not occur in records")
+
+
+def _safe_integer(digits: str) -> int:
+    number = int(digits)
+    if abs(number) > MAX_SAFE_INTEGER:
+        raise ValueError(f"numbers like {digits[:8]} do not occur in records")
+    return number
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_DECODER = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse, parse_int=_safe_integer)

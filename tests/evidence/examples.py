@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from rotator.core.event import CertificateFacts, Commitment, Corroboration, Event, EventType, Trigger
 from rotator.evidence.record import encode
@@ -83,13 +84,18 @@ def rotation(first: int, rotation_id: str, *, outcome: EventType | None = EventT
 
 def ledger_of(size: int) -> ListLedger:
     """A ledger of *size* records: rotations, and heartbeats to fill it up."""
+    return ListLedger(_entries_of(size))
+
+
+@cache
+def _entries_of(size: int) -> Sequence[bytes]:
     found = ListLedger()
     while found.size() + 3 <= size:
         for happened in rotation(found.size(), f"r-{found.size()}"):
             found.append(happened)
     while found.size() < size:
         found.append(heartbeat(found.size()))
-    return found
+    return tuple(found.all)
 
 
 def heartbeat(number: int) -> Event:

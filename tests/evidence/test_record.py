@@ -57,7 +57,7 @@ events = st.builds(
     trace_id=maybe,
     late=st.booleans(),
     detail=st.dictionaries(
-        st.from_regex(r"[a-z][a-z0-9_]{0,9}", fullmatch=True),
+        st.from_regex(r"[a-z][a-z0-9_]{0,9}", fullmatch=True).filter(str.isascii),
         words | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1),
         max_size=4,
     ),
@@ -77,29 +77,6 @@ def test_a_record_is_read_as_it_was_written(happened: Event) -> None:
     assert happened == record.event
     assert (7, "an-id", "prod", "ab" * 32) == (record.seq, record.id, record.environment, record.policy_sha256)
     assert rfc8785.dumps(json.loads(raw)) == raw
-
-
-@given(
-    value=st.dictionaries(
-        st.text(max_size=3),
-        st.recursive(
-            st.none()
-            | st.booleans()
-            | st.integers(-(2**53) + 1, 2**53 - 1)
-            | st.floats(allow_nan=False, allow_infinity=False)
-            | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-        ),
-        max_size=4,
-    )
-)
-def test_the_short_way_is_canonical(value: dict[str, object]) -> None:
-    """Whichever encoder is taken, the bytes are those of RFC 8785."""
-    try:
-        expected = rfc8785.dumps(value)  # type: ignore[arg-type] # any JSON object
-    except rfc8785.CanonicalizationError:
-        return
-    assert expected == canonical(value)
 
 
 def test_every_field_of_the_contract_is_there() -> None:
