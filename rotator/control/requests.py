@@ -122,7 +122,7 @@ class Views(Protocol):
         """
         Return what will happen within *horizon*, soonest first.
 
-        Each has ``subject``, ``at`` (RFC 3339, null for now), ``what`` (a sentence) and ``why``.
+        Each has ``at`` (RFC 3339), ``subject``, ``action`` (words) and ``why``.
         """
         ...
 
@@ -143,8 +143,8 @@ class Orders(Protocol):
         """
         Open rotations, or only plan them.
 
-        ``plan`` (as in `Views.plan`), ``rotations`` (``id``, ``subject``, ``kind``), ``refused`` (``subject``,
-        ``why``), ``waiting_on`` (names, empty if it begins at once).
+        ``plan`` (``subject``, ``steps``: sentences), ``rotations`` (``id``, ``subject``, ``kind``), ``refused``
+        (``subject``, ``why``), ``waiting_on`` (names, empty if it begins at once).
         """
         ...
 

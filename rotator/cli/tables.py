@@ -1,0 +1,183 @@
+"""
+What the daemon says, as tables for people.
+
+Rules that must stay true here:
+
+- Pure: an answer and the present moment go in, something that rich can draw comes out.
+- A field that is missing or null is a dash, never an error: daemon and command may be of different versions.
+- Nothing that came from outside is read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rotator.core.window import written
+from rotator.durations import parse_moment
+
+Row = Mapping[str, Any]
+
+_DASH: Final = "-"
+_SERIAL_SHOWN: Final = 12
+_SECOND: Final = timedelta(seconds=1)
+_LATE, _SOON, _WELL = "bold red", "yellow", "green"
+_BUSY_PHASES: Final = frozenset({"prepared", "trusted", "activated", "reissued", "published"})
+
+
+def status_view(status: Row, now: datetime) -> RenderableType:
+    """Return subjects, workloads and the ledger's line."""
+    subjects = Table("subject", "phase", "gen", "serial", "issued", "expires", "next action", "waiting on", box=None)
+    for row in _rows(status, "subjects"):
+        subjects.add_row(
+            Text(_said(row.get("name")), style="bold"),
+            _phase(row),
+            Text(_said(row.get("generation"))),
+            Text(_said(row.get("serial"))[:_SERIAL_SHOWN]),
+            _ago(row.get("not_before"), now),
+            _left(row, now),
+            _next(row, now),
+            _names(row.get("waiting_on")),
+        )
+    parts: list[RenderableType] = [subjects]
+    workloads = _rows(status, "workloads")
+    if workloads:
+        parts += [Text(), _workloads(workloads)]
+    ledger = status.get("ledger")
+    if isinstance(ledger, Mapping):
+        parts += [Text(), _ledger(ledger, now)]
+    return Group(*parts)
+
+
+def plan_view(rows: Sequence[Row], now: datetime) -> RenderableType:
+    """Return what will happen, soonest first."""
+    table = Table("when", "in", "subject", "action", "why", box=None)
+    for row in rows:
+        at = _moment(row.get("at"))
+        away = _DASH if at is None else "now" if at <= now else _short(at - now)
+        table.add_row(*(Text(_said(each)) for each in (row.get("at"), away, row.get("subject"))),
+                      Text(_said(row.get("action"))), Text(_said(row.get("why"))))  # fmt: skip
+    return table
+
+
+def steps_view(plan: Sequence[Row]) -> RenderableType:
+    """Return what a rotation that is asked for now would do, numbered for each subject."""
+    parts: list[RenderableType] = []
+    for row in plan:
+        parts.append(Text(_said(row.get("subject")), style="bold"))
+        steps = row.get("steps")
+        for number, step in enumerate(steps if isinstance(steps, list) else (), start=1):
+            parts.append(Text(f"  {number}. {_said(step)}"))
+    return Group(*parts)
+
+
+def progress_line(progress: Row) -> Text:
+    """Return where one rotation stands, on one line."""
+    total, proven = progress.get("total"), progress.get("proven")
+    line = Text.assemble(
+        (_said(progress.get("subject")), "bold"),
+        "  ",
+        (_said(progress.get("phase")), _SOON),
+        f"  {_said(proven)} of {_said(total)} consumers proven" if total is not None else "",
+    )
+    if progress.get("waiting_on"):
+        line.append("  waiting on ").append(_names(progress.get("waiting_on")))
+    if progress.get("alert"):
+        line.append("  held beyond its deadline", style=_LATE)
+    if progress.get("outcome"):
+        line.append(f"  {_said(progress.get('outcome'))}")
+    return line
+
+
+def _workloads(workloads: Sequence[Row]) -> Table:
+    table = Table("workload", "member", "state", "work", "since", "waiting on", box=None)
+    for row in workloads:
+        for member in _rows(row, "members"):
+            running, ready = member.get("running"), member.get("ready")
+            state = (
+                "stopped" if not running else "draining" if member.get("draining") else "ready" if ready else "starting"
+            )
+            table.add_row(
+                Text(_said(row.get("name")), style="bold"),
+                Text(_said(member.get("name"))),
+                Text(state, style=_WELL if state == "ready" else _SOON),
+                Text(_said(member.get("busy"))),
+                Text(_said(member.get("started_at"))),
+                _names(row.get("waiting_on")),
+            )
+    return table
+
+
+def _ledger(ledger: Row, now: datetime) -> Text:
+    signed = _moment(ledger.get("checkpoint_at"))
+    when = "not signed yet" if signed is None else f"signed {_short(max(now - signed, timedelta()))} ago"
+    line = Text(f"ledger: {_said(ledger.get('size'))} records, {when}, {_said(ledger.get('witness'))}")
+    if ledger.get("problem"):
+        line.append(f"  {_said(ledger.get('problem'))}", style=_LATE)
+    return line
+
+
+def _phase(row: Row) -> Text:
+    phase = _said(row.get("phase"))
+    style = _WELL if phase in {"steady", "in_use"} else _SOON if phase in _BUSY_PHASES else _LATE
+    return Text(phase.replace("_", " "), style=style)
+
+
+def _left(row: Row, now: datetime) -> Text:
+    ends, line = _moment(row.get("not_after")), _moment(row.get("safety_line"))
+    if ends is None:
+        return Text(_DASH)
+    if ends <= now:
+        return Text(f"expired {_short(now - ends)} ago", style=_LATE)
+    return Text(f"in {_short(ends - now)}", style=_LATE if line is not None and now >= line else "")
+
+
+def _next(row: Row, now: datetime) -> Text:
+    paused, opens, rotation = _moment(row.get("paused_until")), _moment(row.get("renew_at")), row.get("open_rotation")
+    if row.get("error"):
+        return Text(f"retry: {_said(row.get('error'))}", style=_LATE)
+    if isinstance(rotation, Mapping):
+        return Text(f"{_said(rotation.get('intent')).replace('_', ' ')} under way", style=_SOON)
+    if paused is not None:
+        return Text(f"paused for {_short(paused - now)}", style=_SOON)
+    if opens is None:
+        return Text(_said(row.get("why")) if row.get("why") else _DASH)
+    return Text("renew now" if opens <= now else f"renew in {_short(opens - now)}")
+
+
+def _ago(value: object, now: datetime) -> Text:
+    at = _moment(value)
+    return Text(_DASH if at is None else f"{_short(max(now - at, timedelta()))} ago")
+
+
+def _short(span: timedelta) -> str:
+    """Return the two largest units of *span*: ``3d4h``, ``12m``, ``8s``."""
+    for unit, below in ((timedelta(days=1), timedelta(hours=1)), (timedelta(hours=1), timedelta(minutes=1))):
+        if span >= unit:
+            return written(span // below * below)
+    return written(span // _SECOND * _SECOND)
+
+
+def _names(value: object) -> Text:
+    return Text(", ".join(map(str, value)) if isinstance(value, list) and value else _DASH)
+
+
+def _rows(answer: Row, key: str) -> list[Row]:
+    rows = answer.get(key)
+    return [each for each in rows if isinstance(each, Mapping)] if isinstance(rows, list) else []
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return parse_moment(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _said(value: object) -> str:
+    return _DASH if value is None or value == "" else str(value)
