@@ -11,7 +11,9 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from rotator.adapters.airflow.celery import CeleryDrainer, CeleryNode, queues_of_command
@@ -25,11 +27,15 @@ from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints,
 from rotator.adapters.vault.issuer import VaultIssuer
 from rotator.adapters.vault.session import VaultSession
 from rotator.adapters.vault.transport import Endpoint
+from rotator.clock import SystemClock
+from rotator.core.event import Event
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.engine.engine import Engine
 from rotator.engine.limits import IssuanceLimit, Limits
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, WorkloadTarget
 from rotator.errors import ConfigError
+from rotator.evidence.ledger import records
+from rotator.evidence.record import Record
 from rotator.evidence.signer import LocalSigner
 from rotator.evidence.tlog import TileLog
 from rotator.ports import Clock, Drainer, LeafStore, Lease, Probe
@@ -124,6 +130,45 @@ def open_store(settings: Settings, policy: list[str] | None = None) -> SQLStore:
     """Open journal and ledger."""
     cell = policy if policy is not None else [policy_sha256(settings)]
     return SQLStore(str(settings.store), environment=settings.environment, policy_sha256=lambda: cell[0])
+
+
+@dataclass(slots=True)
+class Audit:
+    """What the auditor's commands read of one installation; see `rotator.cli.audit.AuditSources`."""
+
+    settings: Settings
+    clock: Clock
+
+    @property
+    def log_directory(self) -> Path:
+        """Return where the evidence log lies."""
+        return self.settings.ledger.path
+
+    def records(self) -> Iterable[Record]:
+        """Return the whole ledger, in order."""
+        with contextlib.closing(open_store(self.settings)) as store:
+            yield from records(store)
+
+    def issued(self) -> Iterable[IssuedCertificate]:
+        """Return the CA's own lists: every trust domain's leaves, and the CAs that the corporate PKI signed for it."""
+        with contextlib.closing(Sessions(self.clock, 1, {})) as sessions:
+            for domain in build_fleet(self.settings, sessions, self.clock).domains.values():
+                yield from domain.issuer.issued()
+                yield from domain.authorities.strays()
+
+    def now(self) -> datetime:
+        """Return the wall clock."""
+        return self.clock.now()
+
+    def note(self, event: Event) -> None:
+        """Append *event* to the ledger."""
+        with contextlib.closing(open_store(self.settings)) as store, store.transaction() as transaction:
+            transaction.append(event)
+
+
+def audit_sources(settings: Settings) -> Audit:
+    """Return what the auditor's commands need of the installation that *settings* describe."""
+    return Audit(settings, SystemClock())
 
 
 def spool_path(settings: Settings) -> Path:

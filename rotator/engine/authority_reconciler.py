@@ -113,6 +113,7 @@ class AuthorityReconciler:
     def _visit(self, fleet: Fleet, domain: DomainTarget, observations: Seen) -> Look | None:
         """Look, decide, and take one step; return a `Look` when there is nothing more to do now."""
         held = domain.authorities.observe()
+        self._recovery.resolve_retired(domain, held)
         rotation = self._memory.open_rotation(domain.subject)
         if rotation is None:
             seen = self._seen(domain, held, observations)

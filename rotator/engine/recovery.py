@@ -21,7 +21,7 @@ from rotator.engine.domains import Domains
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import DomainTarget
 from rotator.errors import AdapterError, Rejected
-from rotator.ports import Issuance, IssuanceKind, IssuanceState, IssuedCertificate, Rotation
+from rotator.ports import HeldAuthorities, Issuance, IssuanceKind, IssuanceState, IssuedCertificate, Rotation
 
 EVERY_STATE = frozenset(IssuanceState)
 
@@ -165,6 +165,43 @@ class Recovery:
                 continue
             self._end_stray(domain, order, found, rotation)
 
+    def resolve_retired(self, domain: DomainTarget, held: HeldAuthorities) -> None:
+        """Record the end of a generation that the signer no longer holds: a crash swallowed it after the effect."""
+        serials = {each.authority.serial for each in held.generations}
+        gone = [
+            each
+            for each in self._recorder.memory.orders_of_domain(domain.name)
+            if each.kind is IssuanceKind.AUTHORITY
+            and each.state is IssuanceState.PUBLISHED
+            and each.serial not in serials
+        ]
+        if not gone:
+            return
+        known = self._known(domain) - {each.serial for each in gone}
+        listed = {each.serial: each for each in domain.authorities.strays(known)}
+        for order in gone:
+            found = listed.get(order.serial) if order.serial is not None else None
+            retired = self._scribe(order, None).event(
+                EventType.RETIRED, result="found", detail={"recovered": True, "serial": order.serial or ""}
+            )
+            self._recorder.write((), [replace(retired, old=_facts(found) if found is not None else None)])
+            self._end_authority(domain, order, found)
+
+    def _end_authority(self, domain: DomainTarget, order: Issuance, found: IssuedCertificate | None) -> None:
+        """Revoke a CA certificate that is out of service and would live on, unless it is revoked; record how it ends."""
+        scribe = self._scribe(order, None)
+        detail: dict[str, str | int | bool] = {"recovered": True, "serial": order.serial or ""}
+        request_id: str | None = None
+        revoked = found is not None and found.revoked_at is not None
+        lives_on = order.not_after is not None and order.not_after > self._clock.now() + domain.crl_interval
+        if not revoked and lives_on and order.serial is not None:
+            request_id = domain.parent.revoke_authority(order.serial)
+            revoked = True
+        type_ = EventType.REVOKED if revoked else EventType.LAPSED
+        event = scribe.event(type_, detail=detail, corroboration=Corroboration(vault_request_id=request_id))
+        state = IssuanceState.REVOKED if revoked else IssuanceState.LAPSED
+        self._recorder.write([replace(order, state=state)], [event])
+
     def _end_stray(
         self, domain: DomainTarget, order: Issuance, found: IssuedCertificate, rotation: Rotation | None
     ) -> None:
@@ -175,17 +212,7 @@ class Recovery:
             EventType.ISSUED, result="found", detail={"recovered": True, "spki_sha256": order.spki_sha256}
         )
         self._recorder.write([replace(order, state=IssuanceState.ISSUED)], [replace(issued, new=_facts(found))])
-        facts: dict[str, str | int | bool] = {"serial": found.serial, "published": False}
-        if found.not_after > self._clock.now() + domain.crl_interval:
-            request_id = domain.parent.revoke_authority(found.serial)
-            event = scribe.event(
-                EventType.REVOKED, detail=facts, corroboration=Corroboration(vault_request_id=request_id)
-            )
-            self._recorder.write([replace(order, state=IssuanceState.REVOKED)], [event])
-        else:
-            self._recorder.write(
-                [replace(order, state=IssuanceState.LAPSED)], [scribe.event(EventType.LAPSED, detail=facts)]
-            )
+        self._end_authority(domain, order, found)
 
     def _find(self, domain: DomainTarget, order: Issuance) -> IssuedCertificate | None:
         """Return the certificate that the issuer's own list holds for *order*'s public key."""

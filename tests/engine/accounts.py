@@ -14,7 +14,6 @@ from rotator.core.event import EventType
 from rotator.core.model import IssuerId
 from rotator.pki.certificates import key_matches
 from rotator.ports import IssuanceKind, IssuanceState
-
 from tests.engine.world import MESH, World
 
 ENDED = frozenset({IssuanceState.SUPERSEDED, IssuanceState.REVOKED, IssuanceState.LAPSED, IssuanceState.NEVER})

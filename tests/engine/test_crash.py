@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from rotator.core.event import EventType
-from rotator.core.model import SubjectName
+from rotator.core.model import SubjectKind, SubjectName
 from rotator.errors import Denied
-from rotator.ports import RotationState
-
 from tests.engine.accounts import everything_wrong
 from tests.engine.world import MESH, World
 from tests.fakes.faults import Crash, Faults
@@ -39,31 +37,15 @@ def _world(directory: Path, name: str) -> World:
 
 
 def _until_renewed(world: World) -> None:
-    """Run until one service has a new leaf in use and nothing is open."""
-    subject = SubjectName("service-0")
-    before = len(world.rotations(subject))
-    world.run(
-        until=lambda: world.settled() and len(world.rotations(subject)) > before,
-        span=SETTLE,
-        tick=timedelta(seconds=20),
-    )
+    """Ask for one service's leaf and run until it is in use."""
+    world.ask(SubjectName("service-0"), SubjectKind.CERTIFICATE)
+    world.run(until=world.settled, span=SETTLE, tick=timedelta(seconds=20))
 
 
 def _until_rotated(world: World) -> None:
-    """Run until the CA has moved and nothing is open."""
-    moved = lambda: [each for each in world.rotations() if each.state is RotationState.DONE]  # noqa: E731 -- one line
-    world.run(until=lambda: world.settled() and len(moved()) > 1, span=SETTLE, tick=timedelta(seconds=20))
-
-
-def _to_the_eve_of(world: World, job: str) -> None:
-    """Let time pass until just before the job is due, with everything settled."""
-    if job == "ca":
-        due = world.engine.domains.get(MESH)
-        assert due is not None
-        world.run(span=timedelta(hours=4, minutes=40), tick=timedelta(minutes=1))
-        world.run(until=world.settled)
-    else:
-        world.run(span=timedelta(minutes=20), tick=timedelta(minutes=1))
+    """Ask for a CA rotation and run until it is over."""
+    world.ask(SubjectName(MESH), SubjectKind.TRUST_DOMAIN)
+    world.run(until=world.settled, span=SETTLE, tick=timedelta(seconds=20))
 
 
 JOBS: dict[str, Callable[[World], None]] = {"leaf": _until_renewed, "ca": _until_rotated}
@@ -73,7 +55,6 @@ def _calls(directory: Path, job: str) -> int:
     """Return how many external calls the job makes when nothing goes wrong."""
     world = _world(directory, "clean")
     try:
-        _to_the_eve_of(world, job)
         before = len(world.faults.calls)
         JOBS[job](world)
         assert everything_wrong(world) == []
@@ -91,7 +72,6 @@ def test_law_13_every_call_may_be_the_last(tmp_path: Path, job: str, fault: str)
     for n in range(1, total + 1):
         world = _world(tmp_path, f"{n}")
         try:
-            _to_the_eve_of(world, job)
             FAULTS[fault](world.faults, n)
             with contextlib.suppress(Crash):
                 JOBS[job](world)

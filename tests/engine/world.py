@@ -11,14 +11,24 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rotator.core.authority_policy import AuthorityPolicy
-from rotator.core.event import Event
-from rotator.core.model import ManagedCertificate, Publication, Served, SubjectName, TrustDomainName
+from rotator.core.event import Event, EventType, Trigger
+from rotator.core.model import (
+    Generation,
+    IntentKind,
+    ManagedCertificate,
+    Publication,
+    Served,
+    SubjectKind,
+    SubjectName,
+    TrustDomainName,
+)
 from rotator.core.window import Budget, Calendar, LeafPolicy
 from rotator.engine.engine import Engine
 from rotator.engine.limits import IssuanceLimit, Limits
@@ -30,7 +40,6 @@ from rotator.pki.certificates import Material
 from rotator.ports import Journal, Notifier, Rotation, RotationState, Stamp, Transaction
 from rotator.store.spool import Spool
 from rotator.store.sql import SQLStore
-
 from tests.fakes.clock import ManualClock
 from tests.fakes.faults import Faults
 from tests.fakes.leaf_store import MemoryLeafStore
@@ -273,6 +282,45 @@ class World:
             look, failures, error = self.engine.pool.look(target)
             rows.append(f"{target}: {look} failures={failures} {error}")
         return "\n".join(rows)
+
+    def ask(self, subject: SubjectName, kind: SubjectKind) -> Rotation:
+        """Open a rotation as a person's request does; return it."""
+        rotation = Rotation(
+            id=uuid.uuid4().hex,
+            subject=subject,
+            kind=kind,
+            intent=IntentKind.ROTATE,
+            trigger=Trigger.REQUEST,
+            state=RotationState.OPEN,
+            opened_at=self.clock.now(),
+            from_generation=max((each.number for each in self.held()), default=None)
+            if kind is SubjectKind.TRUST_DOMAIN
+            else None,
+        )
+        asked = Event(
+            type=EventType.INTENT,
+            time=self.clock.now(),
+            subject=subject,
+            result="started",
+            rotation_id=rotation.id,
+            trigger=Trigger.REQUEST,
+        )
+        with self.store.transaction() as transaction:
+            transaction.save(rotation)
+            transaction.append(asked)
+        self.engine.memory.apply([rotation])
+        for target in self.engine.pool.known():
+            self.engine.pool.kick(target)
+        return rotation
+
+    def held(self) -> tuple[Generation, ...]:
+        """Return the generations that the signer holds, past every fault."""
+        before, after = self.faults.before, self.faults.after
+        self.faults.clear()
+        try:
+            return self.vault.authorities(MESH).observe().generations
+        finally:
+            self.faults.before, self.faults.after = before, after
 
     def settled(self) -> bool:
         """Return whether everything is published, proven, and no rotation is open."""
