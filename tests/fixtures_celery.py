@@ -52,13 +52,13 @@ class CeleryFleet:
         self.broker_up = True
         broker_file = directory / "broker"
         broker_file.write_text(self.valkey.url)
-        self.place = Place(broker_file=broker_file, results=directory / "results")
+        self.place = Place(broker_file=broker_file, results=directory / "results", remote_control=remote_control)
         self.queues = frozenset(queues)
         wrapper = ("sh", "-c", '"$@"; exit $?', "sh") if wrapped else ()
         self.members = tuple(
             CommandMember(
                 name=name,
-                command=(*wrapper, *worker_command(name, queues=sorted(self.queues), remote_control=remote_control)),
+                command=(*wrapper, *worker_command(name, queues=sorted(self.queues))),
                 pid_file=directory / f"{name}.pid",
                 log_file=directory / f"{name}.log",
                 environment=self.place.environment(),

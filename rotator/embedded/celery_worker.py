@@ -29,9 +29,7 @@ def node_name(name: str) -> str:
     return f"celery@{name}"
 
 
-def worker_command(
-    name: str, *, queues: Iterable[str] = ("default",), concurrency: int = 2, remote_control: bool = True
-) -> tuple[str, ...]:
+def worker_command(name: str, *, queues: Iterable[str] = ("default",), concurrency: int = 2) -> tuple[str, ...]:
     """Return the command of the worker *name*; its environment is `tasks.Place.environment`."""
     return (
         sys.executable,
@@ -47,7 +45,6 @@ def worker_command(
         "--loglevel=INFO",
         f"--hostname={node_name(name)}",
         "--queues=" + ",".join(queues),
-        *(() if remote_control else ("--without-remote-control",)),
     )
 
 

@@ -59,6 +59,8 @@ class Place:
     """``host:port`` of the service."""
     server_identity: str = ""
     """Its SPIFFE ID."""
+    remote_control: bool = True
+    """False for a worker that nobody can ask or drain."""
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that `from_environment` reads."""
@@ -69,6 +71,7 @@ class Place:
             "REPORT": self.report,
             "SERVER": self.server,
             "SERVER_IDENTITY": self.server_identity,
+            "SILENT": "" if self.remote_control else "yes",
         }
         return {PREFIX + name: str(value) for name, value in values.items() if value}
 
@@ -89,6 +92,7 @@ class Place:
             report=path("REPORT"),
             server=environment.get(PREFIX + "SERVER", ""),
             server_identity=environment.get(PREFIX + "SERVER_IDENTITY", ""),
+            remote_control=not environment.get(PREFIX + "SILENT"),
         )
 
 
@@ -176,6 +180,7 @@ def application(place: Place) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_transport_options={"visibility_timeout": _VISIBILITY_TIMEOUT_SECONDS},
         worker_hijack_root_logger=False,
+        worker_enable_remote_control=place.remote_control,
     )
     caller = Caller(place, place.certificates) if place.certificates is not None else None
 

@@ -235,7 +235,7 @@ class RemoteControl:
         connection = Connection(url, connect_timeout=self._timeout, transport_options=options)
         try:
             # Left to itself it would try once more, two seconds later.
-            connection.ensure_connection(max_retries=0)
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             yield connection
         finally:
             connection.release()
