@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -343,6 +344,51 @@ def test_a_plain_server_is_no_tls_server() -> None:
         probe = TLSProbe(url.removeprefix("http://"), clock=CLOCK, presents=CLIENT)
         assert probe.look().detail.startswith("no handshake: ")
         assert not probe.admits(authority("any").material(CLIENT, HOUR, now()))
+
+
+@contextmanager
+def tls_server(served: Material, answer: bytes) -> Iterator[str]:
+    """Let anybody shake hands, take one request, say *answer* and close; yield the address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    memory = os.memfd_create("served")
+    os.write(memory, served.chain_pem + served.key_pem)
+    context.load_cert_chain(f"/proc/self/fd/{memory}")
+    os.close(memory)
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(20)
+        with context.wrap_socket(connection, server_side=True) as tls:
+            tls.recv(1000)
+            tls.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            thread.join(30)
+
+
+@pytest.mark.parametrize(
+    ("answer", "admitted"),
+    [
+        (b"", False),
+        (b"HTTP/1.", False),
+        (b"220 mail.example ESMTP ready", False),
+        (b"HTTP/1.1 200 OK\r\n\r\n", True),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", True),
+        (b"HTTP/1.0 503 Service Unavailable\r\n\r\n", True),
+    ],
+)
+def test_law_01_a_handshake_alone_acknowledges_nothing(answer: bytes, admitted: bool) -> None:  # noqa: FBT001 -- the row's verdict
+    """The same good handshake each time: only an HTTP answer, of any status, means that the server let us in."""
+    ca = authority("one")
+    with tls_server(ca.material(SERVER, HOUR, now()), answer) as address:
+        probe = TLSProbe(address, clock=CLOCK, presents=CLIENT, expects=SERVER)
+        assert admitted == probe.admits(ca.material(CLIENT, HOUR, now()))
 
 
 def test_law_10_the_unpublished_key_leaves_no_file_and_no_descriptor() -> None:
