@@ -23,7 +23,8 @@ from typing import Any
 from rotator.adapters.directory import DirectoryStore
 from rotator.adapters.probes import EnvoyAdminProbe
 from rotator.clock import SystemClock
-from rotator.control import ControlClient
+from rotator.control import ControlClient, PauseRequest
+from rotator.core.model import SubjectName
 from rotator.demo.counted import load_of, task_runs
 from rotator.demo.live import LiveView
 from rotator.demo.naive import NaiveAuthority, replace_in_one_step
@@ -53,8 +54,6 @@ from rotator.evidence.note import Checkpoint, Note
 DOMAIN_OF: Mapping[str, str] = {CLIENT: MESH, SERVER: MESH, WORKERS: WORKERS_DOMAIN}
 _IN_THE_MIDDLE = frozenset({"activated", "reissued"})
 _STATUS_TIMEOUT = timedelta(seconds=1)
-_BEFORE_RENEWAL = timedelta(seconds=1.5)
-# A stop that falls between a renewal's intent and its proof would leave that rotation open in the log.
 _LOOK_EVERY = timedelta(milliseconds=100)
 _NAIVE_BEFORE = timedelta(seconds=2)
 _NAIVE_AFTER = timedelta(seconds=3)
@@ -116,12 +115,17 @@ class Director:
                 told=self._view.show,
             )
             with watch:
+                load: ServerProcess | None = None
                 try:
+                    self._say("the first certificates are published; starting both Envoys")
+                    stage.start_envoys()
+                    load = stage.load("load")
                     self._play(stage, watch, tasks)
                 except RotatorError as e:
-                    self._noted.trouble = str(e)
-                    self._say(f"trouble: {e}")
-                self._end(stage, watch)
+                    # Its first line is enough here; the rest is the end of a log that lies in the directory.
+                    self._noted.trouble = str(e).splitlines()[0]
+                    self._say(f"trouble: {self._noted.trouble}")
+                self._end(stage, watch, load)
             self._compare(stage)
         seconds = self._clock.monotonic() - began
         return self._recording(watch, tasks, seconds)
@@ -130,9 +134,6 @@ class Director:
 
     def _play(self, stage: Stage, watch: Watch, tasks: TaskLedger) -> None:
         """Everything under rotator's care, up to the moment when nothing is open any more."""
-        self._say("the first certificates are published; starting both Envoys")
-        stage.start_envoys()
-        load = stage.load("load")
         self._mark(
             MarkerKind.LOAD, "load begins", f"load: {self._numbers.rate:.0f} new mutual TLS connections a second"
         )
@@ -155,15 +156,25 @@ class Director:
         if status != 0:
             raise Unavailable(f"rotator rotate-now ended with status {status}; see {self._places.logs}/rotate-now.log")
         self._submitting = False
-        self._say("no more tasks; waiting until the last one is done and no rotation is open")
+        self._say("no more tasks; waiting until the last one is done and every roll and CA rotation is complete")
         self._until(
-            lambda snapshot: not tasks.lost() and self._is_still(snapshot),
+            lambda snapshot: not tasks.lost() and snapshot.is_quiet_but_for((CLIENT, SERVER)),
             watch,
             tasks,
             by=self._timeline.quiet_by,
-            what="every task to be done and every rotation to be complete",
+            what="every task to be done, and every roll and CA rotation to be complete",
         )
-        self._stop_load(stage, load)
+        self._say("renewals are held for a moment, so that the log ends with nothing open: rotator pause")
+        self._hold(stage)
+        by = watch.seconds() + self._timeline.quiet_for
+        self._until(lambda snapshot: snapshot.is_quiet_but_for(()), watch, tasks, by=by, what="the last renewal")
+
+    def _hold(self, stage: Stage) -> None:
+        """Pause every subject: until the next safety line, some seconds away, nothing opens then."""
+        client = ControlClient(stage.socket, timeout=_STATUS_TIMEOUT)
+        until = self._clock.now() + timedelta(seconds=self._timeline.quiet_for)
+        for name in (MESH, WORKERS_DOMAIN, WORKERS, SERVER, CLIENT):
+            client.pause(PauseRequest(subject=SubjectName(name), until=until, reason="the demonstration ends"))
 
     def _kill_in_the_middle(self, stage: Stage, watch: Watch, tasks: TaskLedger) -> None:
         """Wait for the scheduled CA rotation, pin a checkpoint, kill the daemon with SIGKILL, and start it again."""
@@ -211,24 +222,16 @@ class Director:
         )
         self._say("the killed rotation completed, and each worker was rolled")
 
-    def _is_still(self, snapshot: Snapshot) -> bool:
-        """Return whether nothing is open and nothing is about to open."""
-        due = snapshot.next_renewal()
-        return snapshot.is_quiet and (due is None or due - self._clock.now() >= _BEFORE_RENEWAL)
-
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def _stop_load(self, stage: Stage, load: ServerProcess) -> None:
-        """Stop the load in order and take the Envoys' own counts."""
-        load.stop()
-        server, client = stage.server.tls_counts(), stage.client.tls_counts()
-        self._noted.sessions_resumed = server.sessions_reused + client.sessions_reused
-        self._noted.handshakes = server.handshakes
-
-    def _end(self, stage: Stage, watch: Watch) -> None:
-        """Stop the daemon and the workers, and let the auditor's command judge the log."""
-        if self._noted.trouble is None:
-            self._say("stopping the daemon")
+    def _end(self, stage: Stage, watch: Watch, load: ServerProcess | None) -> None:
+        """Stop load, daemon and workers in order, and let the auditor's command judge the log."""
+        if load is not None:
+            load.stop()
+            server, client = stage.server.tls_counts(), stage.client.tls_counts()
+            self._noted.sessions_resumed = server.sessions_reused + client.sessions_reused
+            self._noted.handshakes = server.handshakes
+        self._say("load and daemon are stopped; the log is verified against the pinned checkpoint")
         stage.stop_daemon()
         self._noted.ended_at = watch.seconds()
         stage.stop_workers()

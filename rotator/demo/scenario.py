@@ -25,7 +25,7 @@ WORKER_NAMES = ("worker-1", "worker-2")
 IDENTITIES: Mapping[str, str] = {
     CLIENT: f"spiffe://{MESH}/client",
     SERVER: f"spiffe://{MESH}/server",
-    WORKERS: f"spiffe://{WORKERS_DOMAIN}/worker",
+    WORKERS: f"spiffe://{WORKERS_DOMAIN}/airflow-worker",
 }
 ORIGIN = "rotator.example/demo"
 MOUNTS: Mapping[str, str] = {MESH: "pki_mesh", WORKERS_DOMAIN: "pki_workers"}
@@ -60,8 +60,8 @@ class Numbers:
         ca_renew_at=0.5,
         minimum_overlap=timedelta(seconds=20),
         leaf=timedelta(seconds=90),
-        # Late enough that a roll is worth it, early enough for two drains in a row.
-        leaf_renew_at=0.45,
+        # As late as two drains in a row before the safety line allow: a roll ends before the next one is due.
+        leaf_renew_at=0.5,
     )
     trust_deadline: timedelta = timedelta(seconds=6)
     skew: timedelta = timedelta(seconds=1)
@@ -88,7 +88,7 @@ class Timeline:
     """When things are done and how long is waited for them, in seconds since the daemon was started."""
 
     rotate_now_at: float = 15.0
-    down_for: float = 2.0
+    down_for: float = 1.0
     """Between SIGKILL and restart: a daemon killed here has about nine seconds before a leaf's safety line."""
     activated_by: float = 95.0
     """The scheduled CA rotation has reached ``activated``."""
@@ -96,6 +96,8 @@ class Timeline:
     """The killed rotation has completed, and each worker was rolled."""
     quiet_by: float = 150.0
     """Every task is done and no rotation is open."""
+    quiet_for: float = 20.0
+    """How long renewals are held at the end, at most; a leaf's safety line ends it sooner."""
 
     def stretched(self, seconds: float) -> Timeline:
         """Return the same timeline whose load lasts at least *seconds*: every bound after that moves with it."""

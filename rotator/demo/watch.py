@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,21 +58,15 @@ class Snapshot:
         """Return the status of subject *name*, empty if it is not known."""
         return next((row for row in self.subjects if row["name"] == name), {})
 
-    @property
-    def is_quiet(self) -> bool:
-        """Return whether no rotation is open and no worker is being drained or started."""
+    def is_quiet_but_for(self, names: Sequence[str]) -> bool:
+        """Return whether no rotation is open but for *names*' own, and no worker is being drained or started."""
         members = [member for row in self.workloads for member in row["members"]]
         return (
             self.answers
             and bool(self.subjects)
-            and not any(row["open_rotation"] for row in self.subjects)
+            and not any(row["open_rotation"] for row in self.subjects if row["name"] not in names)
             and all(member["ready"] and not member["draining"] for member in members)
         )
-
-    def next_renewal(self) -> datetime | None:
-        """Return when the next renewal opens, as far as the daemon knows."""
-        moments = [row["renew_at"] for row in self.subjects if row.get("renew_at")]
-        return min((_moment(each) for each in moments), default=None)
 
 
 class LogTail:
@@ -249,8 +243,3 @@ class Watch:
         since = self._clock.now().timestamp() - _RATE_OVER_SECONDS
         recent = [bucket for bucket in self.buckets[-int(_RATE_OVER_SECONDS * 12) :] if bucket.at >= since]
         return sum(bucket.ok + bucket.failed for bucket in recent) / _RATE_OVER_SECONDS
-
-
-def _moment(text: str) -> datetime:
-    """Return an RFC 3339 moment of the status."""
-    return datetime.fromisoformat(text).astimezone(UTC)
