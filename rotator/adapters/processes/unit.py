@@ -98,10 +98,14 @@ class Systemd:
 
     def start(self, member: UnitMember, *, within: timedelta) -> None:
         """Start *member*, also one that systemd is about to start again by itself. Raises `Unavailable` if it fails."""
-        # Clears the limit on starts in a row, which a unit with Restart= may have reached while its work was broken.
-        self._run(_QUESTION_TAKES, "reset-failed", "--", member.unit)
+        seen = self.look(member.unit)
+        if seen.state.startswith("failed/"):
+            # Clears the limit on starts in a row, which a unit with Restart= may have reached while it was broken.
+            self._run(_QUESTION_TAKES, "reset-failed", "--", member.unit)
+        # A start would wait until RestartSec= is over; nothing of the unit runs then that a restart could stop.
+        verb = "restart" if seen.main is None and seen.state.endswith("/auto-restart") else "start"
         try:
-            self._run(within, "start", "--", member.unit)
+            self._run(within, verb, "--", member.unit)
         except Rejected as e:
             raise Unavailable(
                 f"{member.name} ({member.unit}) did not start ({self.look(member.unit).result}): "
