@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from rotator.adapters.vault.auth import AppRole
-from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints, VaultAuthorities
+from rotator.adapters.vault.authorities import VaultAuthorities
+from rotator.adapters.vault.corporate import CorporateIssuer, NameConstraints
 from rotator.adapters.vault.issuer import VaultIssuer
 from rotator.adapters.vault.policies import DomainRights, domain_policy
 from rotator.adapters.vault.session import Transport, VaultSession

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rotator.adapters.vault.authorities import NameConstraints
+from rotator.adapters.vault.corporate import NameConstraints
 from rotator.adapters.vault.naming import common_name, generation_name, ttl
 from rotator.adapters.vault.policies import DomainRights, domain_policy
 from rotator.adapters.vault.session import VaultSession

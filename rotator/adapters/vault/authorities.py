@@ -27,7 +27,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from rotator.adapters.vault.chains import parents_of
+from rotator.adapters.vault.corporate import UNCONSTRAINED, CorporateIssuer, NameConstraints, Parent, fit_parent
 from rotator.adapters.vault.listing import certificate_in, colons, revoked_at, stored
 from rotator.adapters.vault.naming import (
     BACKDATE,
@@ -42,45 +42,15 @@ from rotator.adapters.vault.naming import (
 )
 from rotator.adapters.vault.session import VaultSession, names
 from rotator.core.model import Generation, Serial, TrustDomainName
-from rotator.errors import Conflict, InvariantBroken, Rejected
+from rotator.errors import Conflict, Rejected
 from rotator.pki.certificates import authority_of, spki_sha256_of, uri_names
 from rotator.pki.returned import check_authority
 from rotator.ports import AuthorityOrder, Clock, HeldAuthorities, IssuedCertificate, PreparedAuthority
 
+__all__ = ["CorporateIssuer", "NameConstraints", "VaultAuthorities"]
+
 _RESTS_WITHOUT_KEY = re.compile(r"^This selected default issuer has no key associated with it")
 """What Vault says when the pointer is set to rest: it is meant so."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorporateIssuer:
-    """Who signs the CAs: one pinned issuer, by name or id, of one mount."""
-
-    mount: str
-    issuer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NameConstraints:
-    """Which names leaves below a CA may carry; nothing said about a kind of name means no limit."""
-
-    permitted_dns_domains: tuple[str, ...] = ()
-    permitted_uri_domains: tuple[str, ...] = ()
-    """Only where every URI of every leaf lies in them (not Kuma 2.x), and where the server knows them: one that does
-    not (OpenBao 2.7) says so, and the order is refused."""
-
-    def parameters(self) -> dict[str, object]:
-        """Return what is sent to Vault."""
-        kinds = {
-            "permitted_dns_domains": self.permitted_dns_domains,
-            "permitted_uri_domains": self.permitted_uri_domains,
-        }
-        return {kind: ",".join(domains) for kind, domains in kinds.items() if domains}
-
-    def extension(self) -> x509.NameConstraints | None:
-        """Return what must come back, None for no constraint."""
-        permitted: list[x509.GeneralName] = [x509.DNSName(domain) for domain in self.permitted_dns_domains]
-        permitted += [x509.UniformResourceIdentifier(domain) for domain in self.permitted_uri_domains]
-        return x509.NameConstraints(permitted, None) if permitted else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +60,6 @@ class _Held:
     reference: str
     name: str
     key_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parent:
-    """The pinned corporate issuer, found fit to sign."""
-
-    certificate: x509.Certificate
-    above: tuple[x509.Certificate, ...]
 
 
 class VaultAuthorities:
@@ -112,7 +74,7 @@ class VaultAuthorities:
         mount: str,
         corporate: CorporateIssuer,
         skew: timedelta,
-        name_constraints: NameConstraints = NameConstraints(),
+        name_constraints: NameConstraints = UNCONSTRAINED,
     ) -> None:
         """Keep *trust_domain*'s generations at *mount*; *skew* is how far Vault's clock may be from ours."""
         self._session = session
@@ -228,7 +190,9 @@ class VaultAuthorities:
             if number_in(self._trust_domain, one.name) == order.number:
                 return self._found(self._generation(one, order.number, keys)[0], what)
         self._clean_up(held, keys)
-        parent = self._fit_parent(order)
+        parent = fit_parent(
+            self._session, self._corporate, what=what, lifetime=order.lifetime, skew=self._skew, now=self._clock.now()
+        )
         self._rest_pointer(parent)
         subject = common_name(self._trust_domain, order.number, order.rotation_id)
         key_id, csr_pem, spki_sha256 = self._new_key(order, subject, what)
@@ -294,32 +258,7 @@ class VaultAuthorities:
         for key in sorted(ours - in_use):
             self._session.delete(f"{self._mount}/key/{key}", doing=f"removing left-over key {keys[key]}")
 
-    def _fit_parent(self, order: AuthorityOrder) -> _Parent:
-        """Return the pinned corporate issuer. Raises `InvariantBroken` if it may not sign *order* now."""
-        who = f"the corporate issuer {self._corporate.issuer} of {self._corporate.mount}"
-        path = f"{self._corporate.mount}/issuer/{self._corporate.issuer}"
-        reply = self._session.read(path, doing=f"reading {who}")
-        if reply is None:
-            raise InvariantBroken(6, f"{who} is not there")
-        certificate = certificate_in(reply, who)
-        above = tuple(parents_of(certificate, reply.body.get("ca_chain")))
-        now = self._clock.now()
-        if reply.body.get("revoked"):
-            raise InvariantBroken(6, f"{who} is revoked")
-        ends = min(one.not_valid_after_utc for one in (certificate, *above))
-        if now < certificate.not_valid_before_utc:
-            raise InvariantBroken(6, f"{who} is not valid before {certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}")
-        if now >= ends:
-            raise InvariantBroken(6, f"{who} ended at {ends:%Y-%m-%dT%H:%M:%SZ}")
-        if now + order.lifetime + self._skew > ends:
-            raise InvariantBroken(
-                4,
-                f"generation {order.number} of {self._trust_domain} would live for {order.lifetime} and outlive {who}, "
-                f"which ends at {ends:%Y-%m-%dT%H:%M:%SZ}",
-            )
-        return _Parent(certificate=certificate, above=above)
-
-    def _rest_pointer(self, parent: _Parent) -> None:
+    def _rest_pointer(self, parent: Parent) -> None:
         """Let the pointer of a mount that has none rest where nothing can be signed."""
         if self._pointer():
             return

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -32,16 +32,11 @@ import requests
 import urllib3
 
 from rotator.adapters.vault.auth import Auth, Certificate, TokenFile, client_certificate, login_request, secret
+from rotator.adapters.vault.token import Token, later, token_of
 from rotator.adapters.vault.transport import Endpoint, PooledAdapter
 from rotator.errors import AdapterError, Denied, Rejected, Unavailable
 from rotator.ports import Clock
 from rotator.redaction import redacted_text
-
-RENEW_AT = 0.5
-"""Fraction of a token's life after which it is renewed: half leaves time for as many tries as have been."""
-
-SHORTEST_WAIT = timedelta(seconds=1)
-"""Between two tries to renew, however short the token's remaining life."""
 
 HARMLESS = (
     re.compile(r"^This mount hasn't configured any authority information access \(AIA\) fields"),
@@ -73,24 +68,6 @@ class Reply:
     """Vault's own id of the call: its audit log has it too."""
     auth: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What a login gave, token included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Token:
-    """The token in use."""
-
-    value: str = field(repr=False)
-    obtained_at: datetime
-    life: timedelta | None
-    """As first given; None for one that does not end."""
-    not_after: datetime | None
-    look_again: datetime | None
-    """When to renew or replace it."""
-    renewable: bool
-
-    def alive(self, now: datetime) -> bool:
-        """Return whether it should still work at *now*."""
-        return self.not_after is None or now < self.not_after
 
 
 def quoted(error: hvac.exceptions.VaultError) -> str:
@@ -150,7 +127,7 @@ class VaultSession:
         self._transport = transport
         self._lock = threading.Lock()
         """Held by whoever logs in or renews."""
-        self._token: _Token | None = None
+        self._token: Token | None = None
         self._pool: urllib3.HTTPConnectionPool | None = None
         self._threads = threading.local()
         self._clients: list[hvac.Client] = []
@@ -246,7 +223,7 @@ class VaultSession:
         return self._send(send, token, doing, absent_is)
 
     def _send(
-        self, send: Callable[[hvac.Client], _Answer], token: _Token, doing: str, absent_is: type[Exception] | None
+        self, send: Callable[[hvac.Client], _Answer], token: Token, doing: str, absent_is: type[Exception] | None
     ) -> _Answer:
         with translated(doing):
             client = self._client()
@@ -258,7 +235,7 @@ class VaultSession:
                     raise
         raise absent_is
 
-    def _is_dead(self, token: _Token) -> bool:
+    def _is_dead(self, token: Token) -> bool:
         """Ask whether *token* is gone, after a call was denied: a missing right does not kill it."""
         with contextlib.suppress(AdapterError), translated("looking at the token"):
             client = self._client()
@@ -283,7 +260,7 @@ class VaultSession:
 
     # --- the token --------------------------------------------------------------------------------------------------
 
-    def _token_for_now(self) -> _Token:
+    def _token_for_now(self) -> Token:
         """Return a token that should work now, renewing it on the way when it is time to."""
         now = self._clock.now()
         token = self._token
@@ -306,10 +283,10 @@ class VaultSession:
             assert self._token is not None  # noqa: S101 -- _log_in sets it or raises
             return self._token
 
-    def _refresh(self, token: _Token, now: datetime) -> None:
+    def _refresh(self, token: Token, now: datetime) -> None:
         """Renew *token*, or log in anew where renewing no longer lengthens its life. The lock is held."""
         # Should this fail, the next try comes after a quarter of what is left, not with every call.
-        self._token = _later(token, now)
+        self._token = later(token, now)
         if token.renewable:
             try:
                 with translated("renewing the token"):
@@ -319,7 +296,7 @@ class VaultSession:
             except (Denied, Rejected):
                 reply = None
             if reply is not None:
-                renewed = _token_of(reply.auth, now)
+                renewed = token_of(reply.auth, now)
                 # Near its own maximum a token is renewed for ever less; half of its first life is where we stop.
                 if renewed.life is None or token.life is None or renewed.life * 2 > token.life:
                     self._token = replace(renewed, life=token.life)
@@ -348,7 +325,7 @@ class VaultSession:
                     client.token = ""
                     path, body = request
                     found = _reply(client.write_data(path, data=body), "logging in").auth
-                self._token = _token_of(found, now)
+                self._token = token_of(found, now)
         except Rejected as e:
             # Vault calls a wrong secret a bad request; to us it is a missing right, and a file may be mended.
             raise Denied(str(e)) from e
@@ -424,29 +401,6 @@ def _reply(answer: object, doing: str) -> Reply:
     if not isinstance(body, Mapping) or not isinstance(auth, Mapping):
         raise Rejected(f"Vault's answer cannot be read, seen while {doing}")
     return Reply(body=body, request_id=answer.get("request_id") or None, auth=auth)
-
-
-def _token_of(auth: Mapping[str, Any], now: datetime) -> _Token:
-    """Return the token that *auth* describes, its life counted from *now*, before it was asked for."""
-    try:
-        value, seconds = str(auth["client_token"]), int(auth["lease_duration"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise Rejected("Vault's answer to a login holds no token") from e
-    life = timedelta(seconds=seconds) if seconds > 0 else None
-    return _Token(
-        value=value,
-        obtained_at=now,
-        life=life,
-        not_after=None if life is None else now + life,
-        look_again=None if life is None else now + max(life * RENEW_AT, SHORTEST_WAIT),
-        renewable=bool(auth.get("renewable", False)),
-    )
-
-
-def _later(token: _Token, now: datetime) -> _Token:
-    """Return *token*, to be looked at again after a quarter of what is left of it."""
-    assert token.not_after is not None  # noqa: S101 -- what does not end is not looked at
-    return replace(token, look_again=now + max((token.not_after - now) / 4, SHORTEST_WAIT))
 
 
 def names(reply: Reply | None) -> Sequence[str]:
