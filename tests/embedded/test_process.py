@@ -115,7 +115,10 @@ def test_a_killed_parent_takes_its_server_along(tmp_path: Path) -> None:
             pid = int(pid_file.read_text(encoding="ascii"))
             # The launcher must have become the server, else it may not have asked the kernel yet.
             wait_until(
-                lambda: "signal.pause()" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")[2],
+                lambda: (
+                    Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3]
+                    == [b"-c", b"import signal; signal.pause()"]
+                ),
                 within=SOON,
                 what="the launcher to become the server",
             )
