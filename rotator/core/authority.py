@@ -191,10 +191,16 @@ def _prepare(world: Standing, intent: AuthorityIntent) -> Next:
             reason = f"less than {written(policy.floor_to_activate)} left: too old to be activated"
         return RetireIssuer(trust_domain=policy.trust_domain, issuer=authority.id, reason=reason)
     return PrepareIssuer(
-        trust_domain=policy.trust_domain,
-        number=world.next_number,
-        reason="first generation" if active is None else f"to follow generation {active.number}",
+        trust_domain=policy.trust_domain, number=world.next_number, reason=_why_prepared(intent, active)
     )
+
+
+def _why_prepared(intent: AuthorityIntent, active: Generation | None) -> str:
+    if active is None:
+        return "first generation"
+    if intent.kind is IntentKind.COMPROMISE:
+        return f"to replace the compromised generation {intent.from_generation or active.number}"
+    return f"to follow generation {active.number}"
 
 
 def _is_later_number(generation: Generation, intent: AuthorityIntent) -> bool:
