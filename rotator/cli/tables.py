@@ -10,6 +10,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -68,11 +69,9 @@ def plan_view(rows: Sequence[Row], now: datetime) -> RenderableType:
 def steps_view(plan: Sequence[Row]) -> RenderableType:
     """Return what a rotation that is asked for now would do, numbered for each subject."""
     parts: list[RenderableType] = []
-    for row in plan:
-        parts.append(Text(_said(row.get("subject")), style="bold"))
-        steps = row.get("steps")
-        for number, step in enumerate(steps if isinstance(steps, list) else (), start=1):
-            parts.append(Text(f"  {number}. {_said(step)}"))
+    for subject, rows in itertools.groupby(plan, key=lambda row: _said(row.get("subject"))):
+        parts.append(Text(subject, style="bold"))
+        parts += [Text(f"  {number}. {_said(row.get('what'))}") for number, row in enumerate(rows, start=1)]
     return Group(*parts)
 
 

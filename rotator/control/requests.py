@@ -143,8 +143,8 @@ class Orders(Protocol):
         """
         Open rotations, or only plan them.
 
-        ``plan`` (``subject``, ``steps``: sentences), ``rotations`` (``id``, ``subject``, ``kind``), ``refused``
-        (``subject``, ``why``), ``waiting_on`` (names, empty if it begins at once).
+        ``plan`` (``subject``, ``what``: a sentence for each step, in order), ``rotations`` (``id``, ``subject``,
+        ``kind``), ``refused`` (``subject``, ``why``), ``waiting_on`` (names, empty if it begins at once).
         """
         ...
 

@@ -12,6 +12,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import math
 import os.path
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -193,15 +194,26 @@ def _renewal(settings: Settings, document: Document, name: str, certificate: Cer
             f"{written(settings.timing.sweep_every)}, and the safety line is {written(line)} after issue {parts}; "
             f"allowed at least one sweep in between; {do}, or sweep more often",
         )
+
+
+def _breaker(settings: Settings, document: Document) -> None:
+    """Refuse a breaker that ordinary renewals would trip; named after the certificate that is renewed most often."""
     limit = settings.limits.issuances_per_subject
+    every = {
+        name: max(certificate.lifetime * (certificate.renew_at - _JITTER), timedelta(seconds=1))
+        for name, certificate in settings.certificates.items()
+    }
+    if not every:
+        return
+    name = min(every, key=lambda each: every[each])
     # Twice: the certificate's own renewals, and those that a CA rotation asks for between them.
-    ordinary = 2 * (limit.within / max(lifetime * (certificate.renew_at - _JITTER), timedelta(seconds=1)))
+    ordinary = math.ceil(2 * (limit.within / every[name]))
     if limit.count < ordinary:
         document.refuse(
             ("limits", "issuances_per_subject", "count"),
-            f"found {limit.count} within {written(limit.within)}; allowed at least {ordinary:.0f}, because "
-            f"certificate {name} is renewed every {written(lifetime * (certificate.renew_at - _JITTER))} or sooner "
-            "and reissued when its CA changes; do raise it, or the breaker would stop ordinary renewals",
+            f"found {limit.count} within {written(limit.within)}; allowed at least {ordinary}, because certificate "
+            f"{name} is renewed every {written(every[name])} or later and reissued when its CA changes; "
+            "do raise it, or the breaker would stop ordinary renewals",
         )
 
 
@@ -300,7 +312,7 @@ def _process(document: Document, place: Place, workload: Workload, process: Proc
     if (process.unit is None) == (process.command is None):
         given = "both unit and command" if process.unit is not None else "neither unit nor command"
         document.refuse(place, f"found {given}; allowed exactly one of them; do choose one")
-    if process.unit is not None:
+    if process.unit is not None and process.command is None:
         for key in ("pid_file", "log_file", "directory", "environment"):
             if getattr(process, key):
                 document.refuse(
@@ -380,6 +392,7 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _not_built,
     _authorities,
     _certificates,
+    _breaker,
     _proofs,
     _places,
     _workloads,

@@ -32,7 +32,8 @@ DEEPEST: Final = 24
 MOST_ALIASES: Final = 1000
 MOST_UNFOLDED: Final = 20_000
 """Values that aliases may add. A "billion laughs" file unfolds to 10^9."""
-_MOST_PROBLEMS: Final = 200
+MOST_SHOWN: Final = 200
+"""One mistake in an anchor can be thousands of lines."""
 
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
@@ -71,17 +72,16 @@ class Document:
     def refuse(self, place: Place, says: str, line: int | None = None) -> None:
         """Note that what stands at *place* cannot be used."""
         problem = Problem(line=line or self.line_of(place), field=written_place(place), says=says)
-        if len(self.problems) < _MOST_PROBLEMS:
-            self.problems.append(problem)
+        self.problems.append(problem)
 
     def complain(self) -> None:
         """Raise one `ConfigError` with every problem, one line each, in the file's order; return if there is none."""
-        if self.problems:
-            raise ConfigError(
-                "\n".join(
-                    f"{self.name}:{problem.line}: {problem.field}: {problem.says}" for problem in sorted(self.problems)
-                )
-            )
+        if not self.problems:
+            return
+        lines = [f"{self.name}:{each.line}: {each.field}: {each.says}" for each in sorted(self.problems)]
+        if len(lines) > MOST_SHOWN:
+            lines[MOST_SHOWN:] = [f"{self.name}: and {len(lines) - MOST_SHOWN} more like these"]
+        raise ConfigError("\n".join(lines))
 
 
 def written_place(place: Place) -> str:
