@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +53,7 @@ from rotator.evidence.note import Checkpoint, Note
 
 DOMAIN_OF: Mapping[str, str] = {CLIENT: MESH, SERVER: MESH, WORKERS: WORKERS_DOMAIN}
 _IN_THE_MIDDLE = frozenset({"activated", "reissued"})
+_PAUSE_TIMEOUT = timedelta(seconds=5)
 _STATUS_TIMEOUT = timedelta(seconds=1)
 _LOOK_EVERY = timedelta(milliseconds=100)
 _NAIVE_BEFORE = timedelta(seconds=2)
@@ -156,7 +157,8 @@ class Director:
         if status != 0:
             raise Unavailable(f"rotator rotate-now ended with status {status}; see {self._places.logs}/rotate-now.log")
         self._submitting = False
-        self._say("no more tasks; waiting until the last one is done and every roll and CA rotation is complete")
+        self._say("no more tasks, and no new roll or CA rotation: rotator pause; what is under way is completed")
+        self._hold(stage, (MESH, WORKERS_DOMAIN, WORKERS), for_seconds=self._timeline.quiet_by - watch.seconds())
         self._until(
             lambda snapshot: not tasks.lost() and snapshot.is_quiet_but_for((CLIENT, SERVER)),
             watch,
@@ -164,16 +166,16 @@ class Director:
             by=self._timeline.quiet_by,
             what="every task to be done, and every roll and CA rotation to be complete",
         )
-        self._say("renewals are held for a moment, so that the log ends with nothing open: rotator pause")
-        self._hold(stage)
+        self._say("the Envoys' renewals are held for a moment, so that the log ends with nothing open")
+        self._hold(stage, (SERVER, CLIENT), for_seconds=self._timeline.quiet_for)
         by = watch.seconds() + self._timeline.quiet_for
         self._until(lambda snapshot: snapshot.is_quiet_but_for(()), watch, tasks, by=by, what="the last renewal")
 
-    def _hold(self, stage: Stage) -> None:
-        """Pause every subject: until the next safety line, some seconds away, nothing opens then."""
-        client = ControlClient(stage.socket, timeout=_STATUS_TIMEOUT)
-        until = self._clock.now() + timedelta(seconds=self._timeline.quiet_for)
-        for name in (MESH, WORKERS_DOMAIN, WORKERS, SERVER, CLIENT):
+    def _hold(self, stage: Stage, names: Sequence[str], *, for_seconds: float) -> None:
+        """Pause *names*; no pause holds beyond a safety line, so nothing expires of it."""
+        client = ControlClient(stage.socket, timeout=_PAUSE_TIMEOUT)
+        until = self._clock.now() + timedelta(seconds=for_seconds)
+        for name in names:
             client.pause(PauseRequest(subject=SubjectName(name), until=until, reason="the demonstration ends"))
 
     def _kill_in_the_middle(self, stage: Stage, watch: Watch, tasks: TaskLedger) -> None:

@@ -334,6 +334,8 @@ def _workload(numbers: Numbers, places: Places, around: Surroundings) -> dict[st
                 "queues": ["default"],
                 "deadline": written(numbers.drain),
                 "then": "wait",
+                # Loopback answers within milliseconds; a worker that is starting is asked again, not waited for.
+                "timeout": "1s",
             }
         },
     }
