@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -199,6 +200,18 @@ def test_a_reused_number_is_never_taken_for_the_member(bench: Bench) -> None:
     assert not only(bench.processes()).running
     bench.processes().replace("worker-1", forced=False)
     assert os.getpid() != bench.main().pid
+
+
+def test_a_process_that_is_another_by_now_cannot_be_held() -> None:
+    """Between a look and a signal the number may be given away: then there is nothing to signal."""
+    own = process(os.getpid())
+    assert own is not None
+    with held(own) as handle:
+        assert handle is not None
+    with held(replace(own, start_ticks=own.start_ticks - 1)) as handle:
+        assert handle is None
+    with held(replace(own, pid=4194305)) as handle:
+        assert handle is None
 
 
 def test_a_plain_pid_file_is_believed_if_the_process_is_older(bench: Bench) -> None:
