@@ -50,6 +50,10 @@ POLL = timedelta(seconds=1)
 """How often a consumer is looked at while its proof is awaited."""
 
 
+SOONEST_DRIFT_LOOK = timedelta(seconds=10)
+LATEST_DRIFT_LOOK = timedelta(minutes=10)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """When to look at a target again, and what is known of it now."""
@@ -210,6 +214,7 @@ class LeafReconciler:
                 look = Look(at=decision.next_look or now + POLL, deadline=safety_line, waiting_on=proof.waiting_on)
         if not proof.proven:
             look = replace(look, at=min(look.at, now + POLL))
+        look = replace(look, at=min(look.at, now + _drift_look(target)))
         unsettled = self._recovery.next_settling(target.name)
         if unsettled is not None:
             look = replace(look, at=min(look.at, max(unsettled, now + POLL)))
@@ -389,6 +394,11 @@ class LeafReconciler:
             ],
         )
         log.info(LogEvent.ROTATION_FINISHED, subject=target.name, rotation_id=rotation.id)
+
+
+def _drift_look(target: CertificateTarget) -> timedelta:
+    """Return how soon a certificate is looked at again though nothing is due: somebody else may have changed it."""
+    return min(max(target.certificate.lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK)
 
 
 def _trigger(reasons: tuple[Reason, ...], cause: Rotation | None) -> Trigger:

@@ -95,9 +95,9 @@ def broken_pairs(world: World) -> list[str]:
             if one.loaded is None or other.loaded is None or one.loaded.leaf is None:
                 continue
             trusted: set[IssuerId] = {each.id for each in other.loaded.bundle}
-            if one.alive and other.alive and one.loaded.leaf.not_after > world.clock.now():
-                if one.loaded.leaf.issuer not in trusted:
-                    wrong.append(f"{other.name} does not trust {one.name}")
+            live = one.alive and other.alive and one.loaded.leaf.not_after > world.clock.now()
+            if live and one.loaded.leaf.issuer not in trusted:
+                wrong.append(f"{other.name} does not trust {one.name}")
     return wrong
 
 

@@ -77,7 +77,7 @@ def test_law_13_every_call_may_be_the_last(tmp_path: Path, job: str, fault: str)
                 JOBS[job](world)
             world.restart()
             world.run(until=world.settled, span=SETTLE, tick=timedelta(seconds=20))
-            world.run(span=timedelta(minutes=3))
+            world.run(span=timedelta(minutes=3), tick=timedelta(seconds=30))
             world.run(until=world.settled, span=SETTLE)
             assert everything_wrong(world) == [], f"{job}, {fault} {n}: {world.faults.calls[-12:]}"
         finally:

@@ -91,8 +91,7 @@ class FaultyStore:
     def put(self, material: Material, *, expected: int, stamp: Stamp) -> Publication:
         """Publish through the fault point."""
         with self._faults.call("store.put"):
-            done = self.inner.put(material, expected=expected, stamp=stamp)
-        return done
+            return self.inner.put(material, expected=expected, stamp=stamp)
 
     def forget(self, *, keep: frozenset[int]) -> None:
         """Forget through the fault point."""
@@ -165,7 +164,10 @@ class World:
         leaf_lifetime: timedelta = timedelta(hours=1),
         ca_lifetime: timedelta = timedelta(hours=12),
         notifiers: Sequence[Notifier] = (),
+        limit: IssuanceLimit = IssuanceLimit(count=1000, within=timedelta(hours=1)),
     ) -> None:
+        self.limit = limit
+        self.crl_interval = timedelta(minutes=5)
         self.clock = ManualClock(START)
         self.vault = FakeVault(self.clock)
         self.faults = self.vault.faults
@@ -228,7 +230,7 @@ class World:
             issuer=self.vault.issuer(MESH),
             authorities=self.vault.authorities(MESH),
             parent=self.vault.authorities(MESH),
-            crl_interval=timedelta(minutes=5),
+            crl_interval=self.crl_interval,
             issuer_label="corporate",
         )
         return Fleet(
@@ -249,9 +251,7 @@ class World:
             lease=self.lease,
             spool=self.spool,
             clock=self.clock,
-            limits=Limits(
-                self.clock, issuer_per_second=1e6, per_subject=IssuanceLimit(count=1000, within=timedelta(hours=1))
-            ),
+            limits=Limits(self.clock, issuer_per_second=1e6, per_subject=self.limit),
             notifiers=self.notifiers,
         )
         self.engine.start()
