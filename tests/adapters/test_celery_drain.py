@@ -30,6 +30,7 @@ from rotator.adapters.processes.seen import held
 from rotator.clock import SystemClock
 from rotator.core.model import Member, SubjectName
 from rotator.embedded.process import LOOPBACK, free_port, wait_until
+from rotator.embedded.tasks import WAIT
 from rotator.embedded.valkey import ValkeyServer
 from rotator.errors import ConfigError, Denied, Rejected, Unavailable
 from tests.fixtures_celery import PATIENCE, CeleryFleet, group_of
@@ -119,6 +120,26 @@ def test_nothing_of_a_tasks_arguments_is_seen(fleet: CeleryFleet, caplog: pytest
     assert SECRET not in repr(fleet.seen())
     assert SECRET not in caplog.text
     wait_until(lambda: sum(m.busy or 0 for m in fleet.seen()) == 0, within=PATIENCE, what="idle workers")
+
+
+def test_law_17_a_task_that_waits_for_its_time_is_work(tmp_path: Path) -> None:
+    """A task with a countdown keeps its worker busy; should the worker end all the same, it goes back to its queue."""
+    with CeleryFleet(tmp_path, names=("worker-1",)) as fleet:
+        fleet.start()
+        app = Celery(broker=fleet.valkey.url, set_as_current=False)
+        with closing(app):
+            app.send_task(WAIT, args=[1.0], queue="default", countdown=600)
+        wait_until(lambda: fleet.one("worker-1").busy == 1, within=PATIENCE, what="the task to wait in the worker")
+        fleet.drainer.drain(fleet.one("worker-1"))
+        wait_until(lambda: fleet.one("worker-1").draining, within=PATIENCE, what="worker-1 drained")
+        assert 1 == fleet.one("worker-1").busy
+        with closing(valkey.Valkey(port=fleet.valkey.port)) as broker:
+            assert 0 == broker.llen("default")
+            with held(fleet.main("worker-1")) as main:
+                assert main is not None
+                main.send(signal.SIGTERM)
+                assert main.ended(PATIENCE)
+            assert 1 == broker.llen("default")
 
 
 def test_an_answer_is_not_waited_for_longer_than_it_takes(fleet: CeleryFleet) -> None:
