@@ -45,8 +45,12 @@ def demo(
         signal.signal(number, _interrupt)
     console = Console()
     places = cleared(directory)
-    with LiveView(console) as view:
-        recording = Director(places, Numbers(), Timeline().stretched(seconds), view).run()
+    try:
+        with LiveView(console) as view:
+            recording = Director(places, Numbers(), Timeline().stretched(seconds), view).run()
+    except KeyboardInterrupt:
+        console.print(f"broken off; nothing goes on running, and what it wrote is in {directory}", soft_wrap=True)
+        raise
     write(recording, places.root)
     judged = claims(recording)
     console.print()

@@ -257,7 +257,8 @@ class Director:
             entries=_size_of(self._places.ledger / "checkpoint"),
             exit_code=verified.returncode,
             pinned_size=self._noted.pinned_size,
-            verdict=next((line.strip() for line in output.splitlines() if line.strip()), f"exit {verified.returncode}"),
+            # Its first line, without the tree's root: that stands in verify.log and in the checkpoint.
+            verdict=output.partition("\n")[0].partition(", root")[0].strip() or f"exit {verified.returncode}",
         )
 
     def _compare(self, stage: Stage) -> None:

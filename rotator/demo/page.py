@@ -79,7 +79,7 @@ td { border-top: 1px solid var(--edge); padding: 8px 14px 8px 0; vertical-align:
 tr:first-child td { border-top: 0; }
 td.state { width: 5.5em; font-weight: 600; }
 .held td.state { color: var(--good); } .broken td.state { color: var(--bad); }
-td.figures { color: var(--muted); font-variant-numeric: tabular-nums; }
+td.figures { width: 42%; color: var(--muted); font-variant-numeric: tabular-nums; }
 pre { background: var(--soft); border: 1px solid var(--edge); border-radius: 10px; padding: 14px 16px; overflow-x: auto;
   font: 13.5px/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 code { font: 0.9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from rotator.demo.canvas import GUTTER, WIDTH, Canvas
+from rotator.demo.canvas import GUTTER, Canvas
 from rotator.demo.claims import MINIMUM_RATE
 from rotator.demo.recording import Load, Marker, MarkerKind, Recording, Roll, TaskRun, Tick
 from rotator.demo.traffic import BUCKET_SECONDS
@@ -100,7 +100,7 @@ def _rate(canvas: Canvas, load: Load) -> None:
     canvas.rule(base, css="base")
     canvas.name(top + 58, "new connections")
     canvas.name(top + 70, "a second", css="name small")
-    canvas.text(WIDTH - 18, base - MINIMUM_RATE * scale - 3, f"{MINIMUM_RATE:.0f}", anchor="end")
+    canvas.text(GUTTER + 4, base - MINIMUM_RATE * scale - 3, f"{MINIMUM_RATE:.0f}", anchor="start")
     canvas.name(base + 4, "0", css="name small")
     for failure in load.failures:
         canvas.dot(failure.at, y=top + 12, radius=3.6, css="dot failed", title=f"{failure.kind}: {failure.reason}")

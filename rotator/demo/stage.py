@@ -249,7 +249,7 @@ class Stage:
         _end_workers(self.places)
 
     def close(self) -> None:
-        """End everything that still runs, whatever state it is in. Twice is no error."""
+        """End everything that still runs, at once and whatever state it is in. Twice is no error."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.vault.stop)
             stack.callback(self.broker.stop)
@@ -258,7 +258,8 @@ class Stage:
             if self.tasks is not None:
                 stack.callback(self.tasks.close)
             stack.callback(_end_workers, self.places)
-            stack.callback(self.daemon.stop)
+            # A run that ends in order has stopped it already; one that is broken off does not wait for its steps.
+            stack.callback(self.daemon.kill)
             stack.callback(self._short.close)
 
 
