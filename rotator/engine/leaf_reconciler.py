@@ -223,10 +223,13 @@ class LeafReconciler:
     def _again(self, fleet: Fleet, target: CertificateTarget) -> Look:
         """Look at what was just written and settle what it proves already."""
         seen = self.observe(target)
-        proof = self._settle(fleet, target, seen)
+        proof = leaf_proof(seen)
         now = self._clock.now()
         look = Look(at=now + POLL, deadline=self._safety_line(target, newest(seen)), waiting_on=proof.waiting_on)
-        return self._saw(target, seen, proof, look)
+        # Before the rotation is closed: whoever sees it closed must see the new certificate too.
+        self._saw(target, seen, proof, look)
+        self._settle(fleet, target, seen)
+        return look
 
     def _saw(self, target: CertificateTarget, seen: Observation, proof: Proof, look: Look) -> Look:
         """Keep what was seen for status, alerts and the trust domain."""
