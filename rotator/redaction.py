@@ -18,8 +18,8 @@ from typing import Final
 REMOVED: Final = "[removed]"
 
 _SECRET_NAME: Final = re.compile(
-    r"(?:^|[_\-.])(?:password|passwd|passphrase|secret|secrets|secret_id|token|api_?key|private_?key|key_pem|"
-    r"authorization|cookie|credentials?|broker_url|args|kwargs|argsrepr|kwargsrepr|unseal_keys?|x_vault_token)$",
+    r"(?:^|[_\-.])(?:password|passwd|passphrase|secret|secrets|secret[_-]?id|token|api[_-]?key|private[_-]?key|key[_-]pem|"
+    r"authorization|cookie|credentials?|broker[_-]url|args|kwargs|argsrepr|kwargsrepr|unseal[_-]keys?|x[_-]vault[_-]token)$",
     re.IGNORECASE,
 )
 

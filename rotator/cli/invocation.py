@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rotator.settings import Settings
 
 DEFAULT_CONFIG = Path("/etc/rotator/rotator.yaml")
+_UNBOUNDED = 1000
+"""Columns: a table that is read by a program or kept in a file is not cut to a terminal nobody has."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,10 +56,10 @@ class Invocation:
         return audit_sources(self.settings())
 
     def console(self) -> Console:
-        """Return standard output for people; without colours and width limits where it is no terminal."""
+        """Return standard output for people; where it is no terminal, lines are as long as what they say."""
         from rich.console import Console  # noqa: PLC0415 -- see the rule above
 
-        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
 def print_json(value: object, *, one_line: bool = False) -> None:

@@ -33,7 +33,9 @@ _BUSY_PHASES: Final = frozenset({"prepared", "trusted", "activated", "reissued",
 
 def status_view(status: Row, now: datetime) -> RenderableType:
     """Return subjects, workloads and the ledger's line."""
-    subjects = Table("subject", "phase", "gen", "serial", "issued", "expires", "next action", "waiting on", box=None)
+    subjects = Table(
+        "subject", "phase", "gen", "serial", "issued", "expires", "next action", "waiting on", box=None, pad_edge=False
+    )
     for row in _rows(status, "subjects"):
         subjects.add_row(
             Text(_said(row.get("name")), style="bold"),
@@ -57,7 +59,7 @@ def status_view(status: Row, now: datetime) -> RenderableType:
 
 def plan_view(rows: Sequence[Row], now: datetime) -> RenderableType:
     """Return what will happen, soonest first."""
-    table = Table("when", "in", "subject", "action", "why", box=None)
+    table = Table("when", "in", "subject", "action", "why", box=None, pad_edge=False)
     for row in rows:
         at = _moment(row.get("at"))
         away = _DASH if at is None else "now" if at <= now else _short(at - now)
@@ -94,7 +96,7 @@ def progress_line(progress: Row) -> Text:
 
 
 def _workloads(workloads: Sequence[Row]) -> Table:
-    table = Table("workload", "member", "state", "work", "since", "waiting on", box=None)
+    table = Table("workload", "member", "state", "work", "since", "waiting on", box=None, pad_edge=False)
     for row in workloads:
         for member in _rows(row, "members"):
             running, ready = member.get("running"), member.get("ready")

@@ -1,0 +1,84 @@
+"""
+A daemon's `Operations` that a test fills by hand.
+
+Rules that must stay true here:
+
+- Answers are what the test put there; every order is kept with the person who gave it.
+- `refuse` makes every order raise; nothing else is clever.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from rotator.control import PauseRequest, Person, RollbackRequest, RotateRequest
+from rotator.core.model import SubjectName
+from rotator.durations import moment_text
+
+PLAN = [
+    {"subject": "web", "at": None, "what": "issue web anew", "why": "asked for"},
+    {"subject": "web", "at": None, "what": "wait for proof", "why": "asked for"},
+]
+
+
+@dataclass(slots=True)
+class FakeOperations:
+    """Answers what it was told to answer."""
+
+    shown: Mapping[str, Any] = field(default_factory=lambda: {"subjects": [], "ledger": {"size": 0}})
+    planned: Sequence[Mapping[str, Any]] = ()
+    steps: list[Mapping[str, Any]] = field(default_factory=list)
+    """What `progress` says, one look after the other; the last one stays."""
+    waiting_on: list[str] = field(default_factory=list)
+    refused: list[Mapping[str, Any]] = field(default_factory=list)
+    refuse: Exception | None = None
+    asked: list[tuple[object, Person]] = field(default_factory=list)
+    """Every order, oldest first."""
+    hold: threading.Event | None = None
+    """`status` waits for it."""
+
+    def status(self) -> Mapping[str, Any]:
+        """Return what the test put into `shown`."""
+        if self.hold is not None:
+            self.hold.wait(10)
+        return self.shown
+
+    def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:
+        """Return what the test put into `planned`."""
+        return [{**each, "horizon": horizon.total_seconds()} for each in self.planned]
+
+    def progress(self, rotation_id: str) -> Mapping[str, Any]:
+        """Return the next look."""
+        return {"id": rotation_id, **(self.steps.pop(0) if len(self.steps) > 1 else self.steps[0])}
+
+    def rotate(self, request: RotateRequest, person: Person) -> Mapping[str, Any]:
+        """Open one rotation for each subject."""
+        self._note(request, person)
+        names: Sequence[str] = [] if request.dry_run or self.refused else request.subjects or ("everything",)
+        opened = [{"id": f"r-{each}", "subject": each, "kind": "certificate"} for each in names]
+        return {"plan": PLAN, "rotations": opened, "refused": self.refused, "waiting_on": self.waiting_on}
+
+    def pause(self, request: PauseRequest, person: Person) -> Mapping[str, Any]:
+        """Repeat what was asked."""
+        self._note(request, person)
+        return {"subject": request.subject, "paused_until": moment_text(request.until)}
+
+    def resume(self, subject: SubjectName, person: Person) -> Mapping[str, Any]:
+        """Repeat what was asked."""
+        self._note(subject, person)
+        return {"subject": subject, "was_paused": True}
+
+    def rollback(self, request: RollbackRequest, person: Person) -> Mapping[str, Any]:
+        """Open one rotation."""
+        self._note(request, person)
+        opened = {"id": f"r-{request.subject}", "subject": request.subject, "kind": "trust_domain"}
+        return {"plan": [], "rotations": [opened], "refused": [], "waiting_on": []}
+
+    def _note(self, request: object, person: Person) -> None:
+        self.asked.append((request, person))
+        if self.refuse is not None:
+            raise self.refuse
