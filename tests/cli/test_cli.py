@@ -21,6 +21,7 @@ from rotator.cli import main
 from rotator.cli.following import Followed, follow, watched
 from rotator.cli.tables import plan_view, status_view
 from rotator.control import ControlClient, ControlServer, PauseRequest, RollbackRequest, RotateRequest
+from rotator.core.model import SubjectName
 from rotator.errors import ConfigError, Denied, InvariantBroken, JournalError, Unavailable
 from rotator.exits import ExitCode
 from rotator.telemetry import configure_logging
@@ -43,6 +44,7 @@ ROW = {
     "safety_line": "2030-01-01T10:48:00Z",
     "waiting_on": [],
 }
+PROXY = SubjectName("proxy")
 NOW = datetime(2030, 1, 1, 1, tzinfo=UTC)
 
 
@@ -100,7 +102,7 @@ def daemon(config: Path, operations: FakeOperations) -> Iterator[ControlServer]:
 def test_rotate_now_prints_the_plan_first(run: Run, operations: FakeOperations) -> None:
     """The plan is asked for and printed before anything is opened; what was opened is named."""
     ended = run("rotate-now", "proxy", "--reason", "because", "--ticket", "T-1")
-    planned = RotateRequest(subjects=("proxy",), reason="because", ticket="T-1", dry_run=True)  # type: ignore[arg-type]
+    planned = RotateRequest(subjects=(PROXY,), reason="because", ticket="T-1", dry_run=True)
     assert (0, "web\n  1. issue web anew\n  2. wait for proof\nproxy: rotation r-proxy is accepted\n") == (
         ended.code,
         ended.out,
@@ -226,9 +228,9 @@ def test_pause_resume_rollback(run: Run, operations: FakeOperations) -> None:
     ] == [each.out for each in said]
     until = datetime(2031, 1, 1, tzinfo=UTC)
     assert [
-        PauseRequest(subject="proxy", until=until, reason="hold"),  # type: ignore[arg-type]
+        PauseRequest(subject=PROXY, until=until, reason="hold"),
         "proxy",
-        RollbackRequest(subject="services.prod", reason="back"),  # type: ignore[arg-type]
+        RollbackRequest(subject=SubjectName("services.prod"), reason="back"),
     ] == [order for order, _ in operations.asked]
 
 

@@ -355,20 +355,23 @@ def test_more_callers_than_served_hear_that_it_is_busy(
     waiting = [threading.Thread(target=client.status) for _ in range(2)]
     for thread in waiting:
         thread.start()
-    until(lambda: isinstance(busy(path), str))
+    until(lambda: len(operations.held) == len(waiting))
+    with pytest.raises(Unavailable, match="as many requests as it may: ask again in a moment"):
+        client.resume("web")
     operations.hold.set()
     for thread in waiting:
         thread.join(10)
-    until(lambda: busy(path) is None)
+    until(lambda: is_served(path))
+    assert ["web"] == [order for order, _ in operations.asked]
 
 
-def busy(path: Path) -> str | None:
-    """Return what one more caller hears instead of an answer."""
+def is_served(path: Path) -> bool:
+    """Return whether a caller is answered: a connection is free again only after its answer was sent."""
     try:
-        ControlClient(path, timeout=timedelta(milliseconds=300)).resume("web")
-    except Unavailable as e:
-        return str(e) if "as many requests as it may" in str(e) else None
-    return None
+        ControlClient(path, timeout=timedelta(seconds=10)).resume("web")
+    except Unavailable:
+        return False
+    return True
 
 
 def until(is_so: Callable[[], bool]) -> None:

@@ -39,11 +39,14 @@ class FakeOperations:
     asked: list[tuple[object, Person]] = field(default_factory=list)
     """Every order, oldest first."""
     hold: threading.Event | None = None
-    """`status` waits for it."""
+    """`status` waits for it, ten seconds at most."""
+    held: list[str] = field(default_factory=list)
+    """The threads that wait there, or did."""
 
     def status(self) -> Mapping[str, Any]:
         """Return what the test put into `shown`."""
         if self.hold is not None:
+            self.held.append(threading.current_thread().name)
             self.hold.wait(10)
         return self.shown
 
