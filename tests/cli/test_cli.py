@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -17,13 +18,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from rotator.bootstrap import open_store
 from rotator.cli import main
 from rotator.cli.following import Followed, follow, watched
 from rotator.cli.tables import plan_view, status_view
 from rotator.control import ControlClient, ControlServer, PauseRequest, RollbackRequest, RotateRequest
+from rotator.core.event import Event, EventType
 from rotator.core.model import SubjectName
 from rotator.errors import ConfigError, Denied, InvariantBroken, JournalError, Unavailable
 from rotator.exits import ExitCode
+from rotator.settings import load
 from rotator.telemetry import configure_logging
 from tests.fakes.clock import ManualClock
 from tests.fakes.operations import FakeOperations
@@ -314,6 +318,18 @@ def test_explain_needs_a_ledger(run: Run) -> None:
     """Without a ledger the one line says so, and none is made."""
     ended = run("explain", "proxy")
     assert (2, True) == (ended.code, ended.err.startswith("there is no ledger at sqlite:///"))
+
+
+def test_explain_tells_the_story(run: Run, config: Path) -> None:
+    """The ledger's records of one subject are told in sentences, oldest first; another subject's are not."""
+    with contextlib.closing(open_store(load(config))) as store, store.transaction() as transaction:
+        for subject, kind in (("proxy", EventType.INTENT), ("other", EventType.INTENT), ("proxy", EventType.COMPLETED)):
+            transaction.append(Event(type=kind, time=NOW, subject=subject, result="ok", rotation_id="r-1"))
+    told, machine = run("explain", "proxy"), json.loads(run("explain", "--json", "proxy").out)
+    assert ["2030-01-01T01:00:00Z"] * 2 == [line.split()[0] for line in told.out.splitlines()]
+    assert {"subject": "proxy", "story": told.out.splitlines()} == machine
+    assert "nothing has been recorded of services.prod yet\n" == run("explain", "services.prod").out
+    assert (2, "nothing is known of prox: did you mean proxy?\n") == ((e := run("explain", "prox")).code, e.err)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
