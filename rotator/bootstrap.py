@@ -38,7 +38,7 @@ from rotator.evidence.ledger import records
 from rotator.evidence.record import Record
 from rotator.evidence.signer import LocalSigner
 from rotator.evidence.tlog import TileLog
-from rotator.ports import Clock, Drainer, LeafStore, Lease, Probe
+from rotator.ports import Clock, Drainer, IssuedCertificate, LeafStore, Lease, Probe
 from rotator.settings import (
     Settings,
     authority_policy,
@@ -318,6 +318,7 @@ def _workload(name: str, workload: Workload, clock: Clock) -> WorkloadTarget:
                     log_file=each.log_file,
                     directory=each.directory,
                     environment=each.environment,
+                    environment_file=each.environment_file,
                 )
             )
         else:
@@ -334,6 +335,7 @@ def _workload(name: str, workload: Workload, clock: Clock) -> WorkloadTarget:
             drained=workload.drain is not None,
         ),
         drainer=_drainer(workload, clock),
+        ready_within=workload.start_timeout,
         keep_running=all(isinstance(each, CommandMember) for each in members),
     )
 

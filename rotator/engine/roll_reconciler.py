@@ -26,7 +26,7 @@ from rotator.engine.observe import observe_workload, stale_before
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_steps import RollSteps
 from rotator.engine.targets import Fleet, WorkloadTarget
-from rotator.errors import AdapterError
+from rotator.errors import AdapterError, Unavailable
 from rotator.ports import Rotation
 from rotator.telemetry import LogEvent
 
@@ -122,10 +122,12 @@ class RollReconciler:
             case ReplaceMember():
                 try:
                     self._steps.replace_member(target, step, member, rotations)
+                except Unavailable:
+                    # It has not ended yet, or nobody answered: that is waiting, not failing.
+                    raise
                 except AdapterError:
                     self._failed[target.name] = self._failed.get(target.name, frozenset()) | {step.member}
                     raise
-                self._failed[target.name] = self._failed.get(target.name, frozenset()) - {step.member}
 
     def _observe(self, target: WorkloadTarget) -> tuple[Member, ...]:
         """Return the members, with the count of how often in a row each was seen drained and idle."""
@@ -134,8 +136,20 @@ class RollReconciler:
             replace(each, idle_seen=before.get(each.identity, 0) + 1 if each.draining and each.busy == 0 else 0)
             for each in observe_workload(target)
         )
+        now = self._clock.now()
+        late = {
+            each.name
+            for each in members
+            if each.running
+            and not each.ready
+            and not each.draining
+            and each.started_at is not None
+            and now - each.started_at > target.ready_within
+        }
+        well = {each.name for each in members if each.ready}
         with self._guard:
             self._members[target.name] = members
+            self._failed[target.name] = (self._failed.get(target.name, frozenset()) | late) - well
         return members
 
     def _has_work(

@@ -131,8 +131,8 @@ def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget, *, c
 
 def _domain(engine: Engine, target: DomainTarget) -> dict[str, Any]:
     """Return one trust domain's row."""
-    state = engine.domains.get(target.name)
     rotation = engine.memory.open_rotation(target.subject)
+    state = engine.domains.get(target.name)
     signer = state.signer if state is not None else None
     active = None
     if state is not None:
@@ -175,10 +175,11 @@ def _domain(engine: Engine, target: DomainTarget) -> dict[str, Any]:
 
 def _certificate(engine: Engine, target: CertificateTarget) -> dict[str, Any]:
     """Return one certificate's row."""
+    # In this order: a rotation that is seen closed here is seen with its certificate below.
+    rotation = engine.memory.open_rotation(target.name)
     view = engine.leaves.view(target.name)
     publication = newest(view.observation) if view is not None else None
     leaf = publication.leaf if publication is not None else None
-    rotation = engine.memory.open_rotation(target.name)
     domain = engine.fleet.domains[target.certificate.trust_domain]
     look, failures, error = engine.pool.look(target.id)
     window = view.window if view is not None else None
@@ -240,6 +241,7 @@ def _workload(engine: Engine, target: WorkloadTarget) -> dict[str, Any]:
                 "busy": each.busy,
                 "started_at": moment(each.started_at),
                 "identity": each.identity,
+                "detail": each.detail,
             }
             for each in members
         ],

@@ -78,6 +78,8 @@ class WorkloadTarget:
     policy: RolloutPolicy
     workloads: Workloads
     drainer: Drainer | None = None
+    ready_within: timedelta = timedelta(minutes=1)
+    """A member that runs longer than this without being ready has failed: the roll stops there."""
     keep_running: bool = False
     """Rotator starts a member that does not run (commands); units are their service manager's."""
 

@@ -40,6 +40,8 @@ class ProcessSettings(Keys):
     """A command's working directory."""
     environment: Mapping[str, OpenText] = Field(default_factory=dict)
     """A command's environment; no secrets."""
+    environment_file: SecretFile | None = None
+    """File of NAME=value lines that a command gets too, read at each start: the place for secrets."""
     node: OpenText | None = None
     """The Celery node's name, as celery@host."""
     queues: tuple[OpenText, ...] = ()

@@ -161,6 +161,16 @@ class Installation:
         """Wait until everything is in use and nothing is open."""
         wait_until(self.settled, within=PATIENCE, what=f"everything to settle: {self.status()}")
 
+    def wait_accounted(self) -> None:
+        """Wait until every order that left no trace has been looked for on the CA's list, too."""
+
+        def accounted() -> bool:
+            with contextlib.closing(SQLStore(self.document["store"], environment="test")) as store:
+                return not store.issuances(states=frozenset({IssuanceState.ASKED, IssuanceState.ISSUED}))
+
+        self.wait_settled()
+        wait_until(accounted, within=PATIENCE, what="every order to be accounted for", every=timedelta(seconds=1))
+
     def rotate(self, subject: str) -> str:
         """Ask for a rotation and return its id."""
         answer = self.client().rotate(RotateRequest(subjects=(SubjectName(subject),), reason="a test asks"))

@@ -85,7 +85,7 @@ def test_law_12_sigterm_finishes_and_leaves_nothing_open(installation: Installat
     installation.rotate(installation.domain)
     installation.daemon.stop()
     installation.start()
-    installation.wait_settled()
+    installation.wait_accounted()
     installation.daemon.stop()
     assert installation.wrong() == []
 
@@ -130,6 +130,7 @@ def test_a_sealed_vault_is_survived(installation: Installation) -> None:
         installation.vault.server.unseal()
     installation.wait_settled()
     assert _serial(installation, "service-0") != before
+    installation.wait_accounted()
     installation.daemon.stop()
     assert installation.wrong() == []
 

@@ -36,6 +36,7 @@ def test_law_13_kills_in_the_middle_of_ca_rotations(installation: Installation) 
         installation.kill_at(1 + kill * REQUESTS_IN_A_ROTATION // KILLS)
         installation.start()
         installation.wait_settled()
+    installation.wait_accounted()
     installation.daemon.stop()
     assert installation.wrong() == []
     assert installation.reconciles() == 0
@@ -48,6 +49,7 @@ def test_law_13_kills_in_the_middle_of_leaf_renewals(installation: Installation)
         installation.kill_at(request)
         installation.start()
         installation.wait_settled()
+    installation.wait_accounted()
     installation.daemon.stop()
     assert installation.wrong() == []
     assert installation.reconciles() == 0

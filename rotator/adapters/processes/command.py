@@ -230,7 +230,7 @@ def start(member: CommandMember, *, lock: int, clock: Clock, within: timedelta, 
         Unavailable: If it ends at once; the end of its log is shown, without secrets.
     """
     # Before the start, not after: a publication in between must not look as if the worker had loaded it.
-    moment = clock.now().replace(microsecond=0)
+    moment = clock.now()
     environment = _environment(member)
     try:
         member.log_file.parent.mkdir(parents=True, exist_ok=True)

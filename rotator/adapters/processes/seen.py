@@ -26,6 +26,8 @@ from rotator.errors import Denied
 
 # Position of a field in /proc/PID/stat, counted from the state, which follows the name in parentheses.
 _STATE, _SESSION, _START = 0, 3, 19
+_RESOLUTION = 0.01
+"""Seconds in a tick, and in the last digit of the uptime."""
 _PROC = Path("/proc")
 
 
@@ -73,10 +75,15 @@ def session_of(leader: Process) -> tuple[Process, ...]:
 
 
 def started_at(one: Process, now: datetime) -> datetime:
-    """Return when *one* was started, in whole seconds of the wall clock that shows *now*."""
+    """
+    Return when *one* was started, on the wall clock that shows *now*.
+
+    Never later than it was: the kernel counts in ticks and the uptime in hundredths, so both are taken off. Not whole
+    seconds: whether a worker started before or after a publication is told apart within the same second.
+    """
     uptime = float((_PROC / "uptime").read_text(encoding="ascii").split()[0])
     age = uptime - one.start_ticks / os.sysconf("SC_CLK_TCK")
-    return (now - timedelta(seconds=age)).replace(microsecond=0)
+    return now - timedelta(seconds=age + 2 * _RESOLUTION)
 
 
 def boot_id() -> str:
