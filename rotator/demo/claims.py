@@ -60,7 +60,7 @@ def claims(recording: Recording) -> tuple[Claim, ...]:
         Claim(
             text="no task was lost",
             held=recording.tasks_lost == 0 and 0 < recording.tasks_submitted <= _done(recording),
-            figure=f"{recording.tasks_lost} of {recording.tasks_submitted} lost",
+            figure=_tasks(recording),
         ),
         Claim(
             text="the log verifies against a checkpoint that was pinned outside it before the kill",
@@ -73,6 +73,13 @@ def claims(recording: Recording) -> tuple[Claim, ...]:
 def _done(recording: Recording) -> int:
     """Return how many tasks ended well."""
     return sum(1 for task in recording.tasks if task.ok)
+
+
+def _tasks(recording: Recording) -> str:
+    """Return how many tasks were lost, and how many ended with a call that failed."""
+    failed = sum(1 for task in recording.tasks if not task.ok)
+    lost = f"{recording.tasks_lost} of {recording.tasks_submitted} lost"
+    return f"{lost}, {failed} with a failed call" if failed else lost
 
 
 def _lasted(rotation_id: str | None, recording: Recording) -> str:

@@ -3,15 +3,18 @@ What the load generator and the workers wrote down, in seconds of the run.
 
 Rules that must stay true here:
 
+- What the server saw of a worker is what it answered that worker; nobody else's word counts.
 - Counts are taken over as they were written; nothing is left out and nothing is guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 
-from rotator.demo.recording import FailedRequest, Load, TaskRun, Tick
+from rotator.demo.recording import FailedRequest, Load, Sighting, TaskRun, Tick
 from rotator.demo.traffic import Bucket, Failure, Line, PeerSeen
 from rotator.embedded.celery_worker import TaskLedger
 
@@ -46,3 +49,23 @@ def task_runs(tasks: TaskLedger, start: datetime) -> tuple[TaskRun, ...]:
         )
         for line in tasks.lines()
     )
+
+
+def sighted(tasks: Iterable[TaskRun], reports: Mapping[tuple[str, str], float]) -> tuple[Sighting, ...]:
+    """
+    Return when the server saw which serial of which worker.
+
+    A task runs in one process with one leaf from start to end, so its serial was seen from its start on.
+    *reports* maps (worker, serial) to the moment at which that worker's own report first named it.
+    """
+    by_task = [Sighting(worker=each.worker, serial=each.serial, at=each.start) for each in tasks if each.serial]
+    by_report = [Sighting(worker=worker, serial=serial, at=at) for (worker, serial), at in reports.items()]
+    return (*by_task, *by_report)
+
+
+def reported_serial(report: Path) -> str | None:
+    """Return the serial in a worker's report, None before its first call."""
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8"))["serial"]) or None
+    except FileNotFoundError:
+        return None

@@ -77,6 +77,15 @@ class Roll:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """The server saw this serial of this worker's leaf, as it answered the worker itself."""
+
+    worker: str
+    serial: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRun:
     """One task that ended, as the worker that ran it wrote it down."""
 

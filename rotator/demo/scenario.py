@@ -11,7 +11,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -90,11 +90,13 @@ class Timeline:
     rotate_now_at: float = 15.0
     down_for: float = 1.0
     """Between SIGKILL and restart: a daemon killed here has about nine seconds before a leaf's safety line."""
+    fresh_for: float = 0.8
+    """Share of their life that the Envoys' leaves have left at the kill, at least."""
     activated_by: float = 95.0
     """The scheduled CA rotation has reached ``activated``."""
-    completed_by: float = 125.0
+    completed_by: float = 132.0
     """The killed rotation has completed, and each worker was rolled."""
-    quiet_by: float = 150.0
+    quiet_by: float = 157.0
     """Every task is done and no rotation is open."""
     quiet_for: float = 20.0
     """How long renewals are held at the end, at most; a leaf's safety line ends it sooner."""
@@ -102,13 +104,7 @@ class Timeline:
     def stretched(self, seconds: float) -> Timeline:
         """Return the same timeline whose load lasts at least *seconds*: every bound after that moves with it."""
         more = max(0.0, seconds - self.completed_by)
-        return Timeline(
-            rotate_now_at=self.rotate_now_at,
-            down_for=self.down_for,
-            activated_by=self.activated_by,
-            completed_by=self.completed_by + more,
-            quiet_by=self.quiet_by + more,
-        )
+        return replace(self, completed_by=self.completed_by + more, quiet_by=self.quiet_by + more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +161,10 @@ class Places:
     def certificates(self, name: str) -> Path:
         """Return the directory in which the certificate *name* is published."""
         return self.root / "certificates" / name
+
+    def report(self, worker: str) -> Path:
+        """Return where *worker* says which leaf the server sees of it."""
+        return self.state / f"{worker}.report.json"
 
     def pid_file(self, worker: str) -> Path:
         """Return where the process of *worker* is noted."""

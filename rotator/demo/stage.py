@@ -180,7 +180,7 @@ class Stage:
             broker_file=self.places.broker_file,
             results=self.places.results,
             certificates=self.places.certificates(WORKERS),
-            report=self.places.state / f"{name}.report.json",
+            report=self.places.report(name),
             server=self.server.address,
             server_identity=IDENTITIES[SERVER],
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from rotator.core.event import CertificateFacts, Event, EventType, Trigger
-from rotator.demo.recording import CARotation, Lifetime, Roll, TaskRun
+from rotator.demo.recording import CARotation, Lifetime, Roll, Sighting
 from rotator.evidence.record import Record
 
 
@@ -151,7 +151,7 @@ def told(records: Iterable[Record], *, start: datetime, domains: Mapping[str, st
     )
 
 
-def proven(rolls: Sequence[Roll], tasks: Sequence[TaskRun], lifetimes: Sequence[Lifetime]) -> tuple[Roll, ...]:
+def proven(rolls: Sequence[Roll], sightings: Sequence[Sighting], lifetimes: Sequence[Lifetime]) -> tuple[Roll, ...]:
     """
     Return *rolls* with the new serial that the server saw of each replaced worker.
 
@@ -160,11 +160,8 @@ def proven(rolls: Sequence[Roll], tasks: Sequence[TaskRun], lifetimes: Sequence[
     issued = {each.serial for each in lifetimes}
     found = []
     for roll in rolls:
-        own = sorted((each for each in tasks if each.worker == roll.worker and each.serial), key=lambda each: each.stop)
-        before = {each.serial for each in own if each.start < roll.drained_at}
-        after = next((each for each in own if each.start >= roll.drained_at and each.serial in issued - before), None)
-        if after is None:
-            found.append(roll)
-        else:
-            found.append(replace(roll, serial=after.serial, serial_seen_at=after.start))
+        own = sorted((each for each in sightings if each.worker == roll.worker), key=lambda each: each.at)
+        before = {each.serial for each in own if each.at < roll.drained_at}
+        new = [each for each in own if each.at >= roll.drained_at and each.serial in issued - before]
+        found.append(replace(roll, serial=new[0].serial, serial_seen_at=new[0].at) if before and new else roll)
     return tuple(found)

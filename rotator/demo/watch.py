@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,6 +57,11 @@ class Snapshot:
     def subject(self, name: str) -> Row:
         """Return the status of subject *name*, empty if it is not known."""
         return next((row for row in self.subjects if row["name"] == name), {})
+
+    def ends_of(self, names: Sequence[str]) -> tuple[datetime, ...]:
+        """Return when the leaves of *names* end, as far as the daemon knows."""
+        ends = (self.subject(name).get("not_after") for name in names)
+        return tuple(datetime.fromisoformat(each).astimezone(UTC) for each in ends if each)
 
     def is_quiet_but_for(self, names: Sequence[str]) -> bool:
         """Return whether no rotation is open but for *names*' own, and no worker is being drained or started."""
