@@ -133,6 +133,8 @@ class Consumer:
     reachable: bool = True
     """Probes reach it while it runs."""
     writable: bool = True
+    stuck: bool = False
+    """It does not take up new material."""
     history: list[Material] = field(default_factory=list)
 
     @property
@@ -170,6 +172,8 @@ class SimulatedMesh:
         """Those that nobody has seen replaced, as the ledger knows."""
         self.ended: list[str] = []
         self.rotations = 0
+        self.is_late = False
+        """What is written now was decided a while ago."""
         self._count = 0
         for _ in range(consumers):
             self.join()
@@ -187,12 +191,12 @@ class SimulatedMesh:
 
     def load(self, consumer: Consumer) -> None:
         """Let *consumer* take up what lies in its store."""
-        if consumer.running and consumer.store is not None:
+        if consumer.running and not consumer.stuck and consumer.store is not None:
             consumer.loaded = consumer.store
 
     def stop(self, consumer: Consumer) -> None:
         """Let *consumer* die."""
-        consumer.running, consumer.loaded = False, None
+        consumer.running, consumer.stuck, consumer.loaded = False, False, None
 
     def start(self, consumer: Consumer) -> None:
         """Let *consumer* come up with what lies in its store."""
@@ -211,7 +215,11 @@ class SimulatedMesh:
     def sign(self, consumer: Consumer, signer: IssuerId) -> Leaf | None:
         """Return a leaf, or None where the signer refuses: unknown, expired, or the leaf would outlive it."""
         held = next((each for each in self.generations.values() if each.authority.id == signer), None)
-        if held is None or held.revoked or self.now + LEAF_LIFE > held.authority.not_after:
+        if held is None or held.revoked:
+            return None
+        if self.now + LEAF_LIFE > held.authority.not_after:
+            if not (self.is_clock_wrong or self.is_late):
+                raise AssertionError(f"{consumer.name} asked {signer} for a leaf that outlives it")
             return None
         leaf = self.leaf(consumer, signer)
         self.leaves.append((consumer.name, leaf))
@@ -332,8 +340,8 @@ class SimulatedMesh:
             case PublishBundle():
                 self._publish(step, fault)
             case ActivateIssuer():
+                self._check_activation(step)
                 self.active = step.issuer
-                self.left_behind |= set(step.without)
                 if self.intent is not None and fault is not Fault.LOST and not step.back:
                     self.intent = replace(self.intent, activated_at=self.clock)
             case ReissueLeaves():
@@ -354,6 +362,21 @@ class SimulatedMesh:
                     self.intent = replace(self.intent, kind=IntentKind.ROTATE)
             case Wait() | Nothing():
                 pass
+
+    def _check_activation(self, step: ActivateIssuer) -> None:
+        """Law 4, and law 1's written choice: who is left behind, and how many."""
+        begins = next(each.authority for each in self.generations.values() if each.authority.id == step.issuer)
+        if not self.is_clock_wrong and begins.not_after - self.clock < self.policy.floor_to_activate:
+            raise AssertionError(f"{step.issuer} begins to sign with {begins.not_after - self.clock} left")
+        if self.intent is not None and self.intent.kind is IntentKind.COMPROMISE:
+            return
+        if self.policy.at_deadline is AtDeadline.PROCEED:
+            self.left_behind |= set(step.without)
+
+    @property
+    def is_clock_wrong(self) -> bool:
+        """Return whether rotator's clock is off by more than is allowed."""
+        return abs(self.offset) > self.policy.skew
 
     def retire(self, issuer: IssuerId) -> None:
         """Remove a generation from the signer."""
@@ -451,6 +474,7 @@ class SimulatedMesh:
         self.offset = timedelta()
         for consumer in self.consumers.values():
             consumer.reachable = consumer.writable = True
+            consumer.stuck = False
             if not consumer.running:
                 self.start(consumer)
 
