@@ -103,7 +103,7 @@ def rfc3339(moment: datetime) -> str:
     """Return *moment* in UTC and whole seconds, cut off: ``2026-11-22T16:13:00Z``. It must be aware."""
     if moment.tzinfo is None:
         raise InvariantBroken(20, "a moment without a time zone reached the ledger")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+    return f"{moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
 def moment_of(text: str) -> datetime:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -29,12 +29,28 @@ from rotator.store.engine import open_engine, parse_url, reading, writing
 from rotator.store.salts import Salted, SaltStore, salted
 from rotator.store.tables import bring_up, holds, issuances, ledger, rotations
 
+# Built once: putting a statement together costs more than running it.
+_LAST_SEQ = sa.select(sa.func.max(ledger.c.seq))
+_SEQ_OF_ID = sa.select(ledger.c.seq).where(ledger.c.id == sa.bindparam("id"))
+_APPEND = ledger.insert()
+
+_FIXED = frozenset({"ordinal"})
+"""What a row keeps for life."""
+
 
 class SQLTransaction:
     """What becomes true together. Use it only inside its ``with`` block."""
 
-    def __init__(self, connection: sa.Connection, *, environment: str, policy_sha256: str | None) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        upserts: Mapping[str, sa.Executable],
+        *,
+        environment: str,
+        policy_sha256: str | None,
+    ) -> None:
         self._connection = connection
+        self._upserts = upserts
         self._environment = environment
         self._policy_sha256 = policy_sha256
         self._next: int | None = None
@@ -45,11 +61,11 @@ class SQLTransaction:
         """Insert or replace one row by its key (id, spki_sha256, subject)."""
         match row:
             case Rotation():
-                self._upsert(rotations, rotations.c.id, rows.from_rotation(row))
+                self._connection.execute(self._upserts[rotations.name], rows.from_rotation(row))
             case Issuance():
-                self._upsert(issuances, issuances.c.spki_sha256, rows.from_issuance(row))
+                self._connection.execute(self._upserts[issuances.name], rows.from_issuance(row))
             case Hold():
-                self._upsert(holds, holds.c.subject, rows.from_hold(row))
+                self._connection.execute(self._upserts[holds.name], rows.from_hold(row))
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
@@ -62,7 +78,7 @@ class SQLTransaction:
         An event whose ``id`` is already in the ledger is not appended again: its number is returned.
         """
         if event.id is not None:
-            known = self._connection.execute(sa.select(ledger.c.seq).where(ledger.c.id == event.id)).scalar()
+            known = self._connection.execute(_SEQ_OF_ID, {"id": event.id}).scalar()
             if known is not None:
                 return int(known)
         if self._next is None:
@@ -71,9 +87,7 @@ class SQLTransaction:
         entry = encode(
             event, seq=seq, record_id=record_id, environment=self._environment, policy_sha256=self._policy_sha256
         )
-        self._connection.execute(
-            ledger.insert(), {"seq": seq, "id": record_id, "leaf_hash": leaf_hash(entry), "entry": entry}
-        )
+        self._connection.execute(_APPEND, {"seq": seq, "id": record_id, "leaf_hash": leaf_hash(entry), "entry": entry})
         self._next = seq + 1
         return seq
 
@@ -82,12 +96,6 @@ class SQLTransaction:
         fresh = salted(text)
         self.salted[fresh.commitment] = fresh
         return fresh.commitment
-
-    def _upsert(self, table: sa.Table, key: sa.Column[str], columns: dict[str, object]) -> None:
-        insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
-        others = {name: value for name, value in columns.items() if name != key.name}
-        statement = insert(table).values(columns).on_conflict_do_update(index_elements=[key], set_=others)
-        self._connection.execute(statement)
 
 
 class SQLStore:
@@ -110,6 +118,8 @@ class SQLStore:
         self._environment = environment
         self._policy_sha256 = policy_sha256
         self._engine = open_engine(parsed)
+        keys = (rotations.c.id, issuances.c.spki_sha256, holds.c.subject)
+        self._upserts = {key.table.name: _upsert(key, self._engine.dialect.name) for key in keys}
         with contextlib.ExitStack() as undo:
             undo.callback(self._engine.dispose)
             with writing(self._engine, f"open the store {parsed.render_as_string(hide_password=True)}") as connection:
@@ -128,7 +138,9 @@ class SQLStore:
     def transaction(self) -> Iterator[SQLTransaction]:
         """Open one transaction: committed when the block ends, nothing kept when it raises."""
         with writing(self._engine, "write to the journal") as connection:
-            transaction = SQLTransaction(connection, environment=self._environment, policy_sha256=self._policy_sha256())
+            transaction = SQLTransaction(
+                connection, self._upserts, environment=self._environment, policy_sha256=self._policy_sha256()
+            )
             yield transaction
             if transaction.salted:
                 # Before the commit: a salt that nothing names harms nobody, a name that nothing can reveal is lost.
@@ -186,8 +198,16 @@ class SQLStore:
             return [bytes(entry) for entry in connection.execute(query).scalars()]
 
 
+def _upsert(key: sa.Column[str], dialect: str) -> sa.Executable:
+    """Return the statement that inserts a row, or replaces all of it but its number where *key* is there already."""
+    table = key.table
+    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    others = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in _FIXED}
+    return insert.on_conflict_do_update(index_elements=[key], set_=others)
+
+
 def _size(connection: sa.Connection) -> int:
-    last = connection.execute(sa.select(sa.func.max(ledger.c.seq))).scalar()
+    last = connection.execute(_LAST_SEQ).scalar()
     return 0 if last is None else int(last) + 1
 
 
