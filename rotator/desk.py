@@ -26,7 +26,7 @@ from rotator.engine import status
 from rotator.engine.engine import Engine
 from rotator.engine.recorder import Scribe
 from rotator.engine.targets import CertificateTarget, DomainTarget
-from rotator.errors import Rejected
+from rotator.errors import ConfigError, Rejected
 from rotator.ports import Hold, Rotation, RotationState
 from rotator.telemetry import LogEvent
 
@@ -157,7 +157,7 @@ class Desk:
         found = fleet.certificates.get(name) or fleet.domains.get(TrustDomainName(name))
         if found is None:
             known = ", ".join(sorted(self._everything()))
-            raise Rejected(f"nothing is called {name}; the configuration names {known}")
+            raise ConfigError(f"nothing is called {name}; the configuration names {known}")
         return found
 
     def _refusal(self, target: CertificateTarget | DomainTarget, request: RotateRequest) -> str | None:

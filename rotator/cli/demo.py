@@ -30,15 +30,15 @@ def demo(
 ) -> None:
     """Move a CA under load on this machine, kill the daemon in the middle, and prove from its log what happened."""
     # Heavy: OpenBao's client, Celery, cryptography. `rotator --help` must not wait for them.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.markup import escape  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 -- heavy
+    from rich.markup import escape  # noqa: PLC0415 -- heavy
 
-    from rotator.demo.claims import claims  # noqa: PLC0415
-    from rotator.demo.director import Director  # noqa: PLC0415
-    from rotator.demo.live import LiveView  # noqa: PLC0415
-    from rotator.demo.report import write  # noqa: PLC0415
-    from rotator.demo.scenario import Numbers, Timeline  # noqa: PLC0415
-    from rotator.demo.stage import cleared  # noqa: PLC0415
+    from rotator.demo.claims import claims  # noqa: PLC0415 -- heavy
+    from rotator.demo.director import Director  # noqa: PLC0415 -- heavy
+    from rotator.demo.live import LiveView  # noqa: PLC0415 -- heavy
+    from rotator.demo.report import write  # noqa: PLC0415 -- heavy
+    from rotator.demo.scenario import Numbers, Timeline  # noqa: PLC0415 -- heavy
+    from rotator.demo.stage import cleared  # noqa: PLC0415 -- heavy
 
     # A plain TERM or a closed terminal would end this process at once, and leave the workers running.
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -28,7 +28,8 @@ retired  only the successor is held and trusted
 Rules that must stay true here:
 
 - `decide` is a function of intent, world and time: the same world gives the same step, the world after the step
-  gives the next one, so every step may be lost, doubled or interrupted (law 13).
+  gives the next one, so every step may be lost, doubled or interrupted (law 13), and whoever joins in between is
+  given what is right then and next (law 19).
 - The pointer moves only to a generation that every live party has acknowledged, or without those whom the
   operator's written choice leaves behind (law 1); never to one without the life for it (law 4).
 - An authority leaves the bundle last: while any leaf of it may be presented, it stays (laws 2 and 3).

@@ -221,7 +221,7 @@ def send(*, host: str, port: int, rate: float, lanes: int, stop: threading.Event
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
     tally.close()
 
 

@@ -186,7 +186,7 @@ class Watch:
         """Stop looking, and read what was written last."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout=60)
         self._look(ask=False)
 
     def __enter__(self) -> Self:
@@ -197,7 +197,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=60)
 
     def _run(self) -> None:
         while not self._stop.is_set():

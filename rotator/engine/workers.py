@@ -146,6 +146,7 @@ class Pool:
         except RotatorError as error:
             self._finish(target, None, error)
         except Exception as error:
+            # A defect in one target's visit must not stop the others' turns; in the caller's own thread it is raised.
             self._finish(target, None, RotatorError(f"a defect in rotator: {type(error).__name__}"))
             if self._executor is None:
                 raise

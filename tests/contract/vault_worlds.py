@@ -1,5 +1,6 @@
 """
-The two worlds in which the contracts of `Issuer` and `Authorities` hold: a real OpenBao, and the fake.
+The two worlds in which the contracts of `Issuer` and `Authorities` hold: a real OpenBao, and the fake
+(`FakeIssuer`, `FakeAuthorities`).
 
 Rules that must stay true here:
 

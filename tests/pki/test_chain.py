@@ -274,7 +274,7 @@ def _directory(*units: str) -> x509.DirectoryName:
         (_directory("a"), _directory("b"), False),
     ],
 )
-def test_name_constraints_permit_and_exclude(base: x509.GeneralName, name: x509.GeneralName, inside: bool) -> None:  # noqa: FBT001
+def test_name_constraints_permit_and_exclude(base: x509.GeneralName, name: x509.GeneralName, inside: bool) -> None:  # noqa: FBT001 -- pytest passes it by name
     """What lies inside a subtree is permitted by it and excluded by it; what lies outside is neither."""
     permitting = FakeCA("nc", DOMAIN, name_constraints=x509.NameConstraints([base], None))
     excluding = FakeCA("nc", DOMAIN, name_constraints=x509.NameConstraints(None, [base]))

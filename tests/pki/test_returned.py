@@ -45,7 +45,7 @@ class LeafPlan:
 
     issuer: FakeCA = CA
     key: ec.EllipticCurvePrivateKey = KEY
-    subject: x509.Name = x509.Name([])  # noqa: RUF009 -- immutable
+    subject: x509.Name = x509.Name([])  # noqa: RUF009 -- frozen, never changed -- immutable
     begins: datetime = ASKED - 30 * SECOND
     ends: datetime = ASKED + HOUR
     names: tuple[x509.GeneralName, ...] | None = (
@@ -53,8 +53,8 @@ class LeafPlan:
         *(x509.DNSName(name) for name in DNS),
     )
     names_critical: bool = True
-    constraints: x509.BasicConstraints | None = x509.BasicConstraints(ca=False, path_length=None)  # noqa: RUF009
-    usage: x509.KeyUsage | None = key_usage(digital_signature=True)  # noqa: RUF009 -- immutable
+    constraints: x509.BasicConstraints | None = x509.BasicConstraints(ca=False, path_length=None)  # noqa: RUF009 -- frozen, never changed
+    usage: x509.KeyUsage | None = key_usage(digital_signature=True)  # noqa: RUF009 -- frozen, never changed -- immutable
     usage_critical: bool = True
     extended: tuple[ObjectIdentifier, ...] | None = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
     names_signer: FakeCA | None = CA
@@ -222,13 +222,13 @@ class AuthorityPlan:
 
     issuer: FakeCA = ROOT
     key: ec.EllipticCurvePrivateKey = KEY
-    subject: x509.Name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])  # noqa: RUF009 -- immutable
+    subject: x509.Name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])  # noqa: RUF009 -- frozen, never changed -- immutable
     begins: datetime = ASKED - SECOND
     ends: datetime = ASKED + WEEK
     ca: bool = True
     path_length: int | None = 0
     constraints_critical: bool = True
-    usage: x509.KeyUsage | None = key_usage(key_cert_sign=True, crl_sign=True)  # noqa: RUF009 -- immutable
+    usage: x509.KeyUsage | None = key_usage(key_cert_sign=True, crl_sign=True)  # noqa: RUF009 -- frozen, never changed -- immutable
     usage_critical: bool = True
     key_id: bytes | None = x509.SubjectKeyIdentifier.from_public_key(KEY.public_key()).digest
     names: tuple[x509.GeneralName, ...] | None = (x509.UniformResourceIdentifier(f"spiffe://{DOMAIN}"),)
