@@ -166,6 +166,16 @@ def test_law_22_a_rolled_back_checkpoint_is_not_signed_on(log: Log) -> None:
         log.publish(ledger)
 
 
+def test_law_22_what_lies_beyond_the_checkpoint_is_not_written_over(log: Log) -> None:
+    """A tile that a crash left, of records that the database no longer has, is refused, not replaced."""
+    log.publish(ledger_of(3))
+    left = log.directory / "tile/entries/000.p/6"
+    left.write_bytes(b"of a history that nobody signed")
+    with pytest.raises(LedgerTampered, match="holds other bytes"):
+        log.publish(ledger_of(6))
+    assert b"of a history that nobody signed" == left.read_bytes()
+
+
 def test_a_key_of_somebody_else_signs_nothing_here(full_log: Log, make_log: MakeLog) -> None:
     """A log signed by another key is not continued: a silent change of key would prove nothing."""
     other = make_log("other")
