@@ -40,7 +40,7 @@ bench: $(VENV)/.dev ## ratios, not times: issuing against the raw signing rate, 
 	@$(BIN)/python -m tests.bench
 
 soak: $(VENV)/.dev ## the long counts: dozens of kills, tens of thousands of requests; not part of CI
-	@$(PYTEST) -m soak --timeout 3600 $(PYTEST_ARGS)
+	@$(PYTEST) -m soak -s --timeout 3600 $(PYTEST_ARGS)
 
 stack: ## build what test-stack needs with Go 1.26 or newer
 	@tests/stack/build

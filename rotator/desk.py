@@ -270,10 +270,7 @@ class Desk:
 
     def _scribe(self, target: CertificateTarget | DomainTarget, rotation: Rotation | None) -> Scribe:
         """Return the writer of the target's events."""
-        if isinstance(target, DomainTarget):
-            identity = f"spiffe://{target.name}"
-        else:
-            identity = target.certificate.identity
+        identity = f"spiffe://{target.name}" if isinstance(target, DomainTarget) else target.certificate.identity
         return Scribe(clock=self._engine.clock, subject=_name(target), rotation=rotation, spiffe_id=identity)
 
 

@@ -188,7 +188,7 @@ class Recovery:
             self._end_authority(domain, order, found)
 
     def _end_authority(self, domain: DomainTarget, order: Issuance, found: IssuedCertificate | None) -> None:
-        """Revoke a CA certificate that is out of service and would live on, unless it is revoked; record how it ends."""
+        """Revoke a CA certificate that is out of service and would live on, if nobody has; record how it ends."""
         scribe = self._scribe(order, None)
         detail: dict[str, str | int | bool] = {"recovered": True, "serial": order.serial or ""}
         request_id: str | None = None

@@ -1,6 +1,7 @@
 """
-The two worlds in which the contracts of `Issuer` and `Authorities` hold: a real OpenBao, and the fake
-(`FakeIssuer`, `FakeAuthorities`).
+The two worlds in which the contracts of `Issuer` and `Authorities` hold: a real OpenBao, and the fake.
+
+The fakes are `FakeIssuer` and `FakeAuthorities`.
 
 Rules that must stay true here:
 

@@ -24,7 +24,7 @@ def facts(serial: str, *, issuer: str, until: float) -> CertificateFacts:
 
 
 def event(type_: EventType, second: float, subject: str, **fields: object) -> Event:
-    return Event(type=type_, time=at(second), subject=subject, **{"result": "ok", **fields})  # type: ignore[arg-type] -- a table of fields
+    return Event(type=type_, time=at(second), subject=subject, **{"result": "ok", **fields})  # type: ignore[arg-type]  # a table of fields
 
 
 def records(*events: Event) -> list[Record]:

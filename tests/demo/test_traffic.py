@@ -62,7 +62,7 @@ def serving(*statuses: int) -> Iterator[int]:
         answered = 0
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh)
-    server.statuses = list(statuses)  # type: ignore[attr-defined] -- the test's own attribute
+    server.statuses = list(statuses)  # type: ignore[attr-defined]  # the test's own
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -16,7 +16,6 @@ from rotator.desk import Desk
 from rotator.engine.limits import IssuanceLimit, Limits, next_try
 from rotator.errors import InvariantBroken, JournalError, Unavailable
 from rotator.ports import RotationState
-
 from tests.engine.accounts import broken_pairs, everything_wrong
 from tests.engine.world import MESH, START, World
 from tests.fakes.clock import ManualClock
@@ -317,7 +316,7 @@ def test_law_18_the_old_leaf_is_revoked_last(world: World) -> None:
 
 
 def test_law_18_what_ends_before_the_next_crl_is_left_to_lapse(tmp_path: Path) -> None:
-    """A leaf whose end comes before a revocation would reach anybody is recorded as lapsed, and no CRL is waited for."""
+    """A leaf that ends before a revocation would reach anybody is recorded as lapsed; no CRL is waited for."""
     world = World(tmp_path, certificates=1, leaf_lifetime=timedelta(minutes=20), ca_lifetime=timedelta(hours=4))
     try:
         world.crl_interval = timedelta(hours=1)

@@ -46,6 +46,7 @@ from tests.fakes.leaf_store import MemoryLeafStore
 from tests.fakes.vault import FakeVault
 
 MESH = TrustDomainName("mesh.test")
+NO_LOOP = IssuanceLimit(count=1000, within=timedelta(hours=1))
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -164,7 +165,7 @@ class World:
         leaf_lifetime: timedelta = timedelta(hours=1),
         ca_lifetime: timedelta = timedelta(hours=12),
         notifiers: Sequence[Notifier] = (),
-        limit: IssuanceLimit = IssuanceLimit(count=1000, within=timedelta(hours=1)),
+        limit: IssuanceLimit = NO_LOOP,
     ) -> None:
         self.limit = limit
         self.crl_interval = timedelta(minutes=5)
