@@ -212,18 +212,13 @@ class Director:
     def _until_all_was_shown(self, watch: Watch, tasks: TaskLedger) -> None:
         """Wait until the killed rotation is complete and each worker has shown a new serial after a roll."""
 
-        def shown(_: Snapshot) -> bool:
+        def shown(snapshot: Snapshot) -> bool:
             seen = self._told(watch)
-            rotations = {each.id: each for each in seen.ca_rotations}
-            killed = rotations.get(self._noted.killed_rotation or "")
-            rolled = {
-                each.worker
-                for each in proven(
-                    seen.rolls, sighted(task_runs(tasks, self._start), self._noted.reports), seen.lifetimes
-                )
-                if each.serial
-            }
-            return killed is not None and killed.completed_at is not None and rolled >= set(WORKER_NAMES)
+            completed = {each.id for each in seen.ca_rotations if each.completed_at is not None}
+            rolls = proven(seen.rolls, sighted(task_runs(tasks, self._start), self._noted.reports), seen.lifetimes)
+            rolled = {each.worker for each in rolls if each.serial is not None}
+            everything = self._noted.killed_rotation in completed and rolled >= set(WORKER_NAMES)
+            return everything and snapshot.at >= self._timeline.at_least
 
         self._until(
             shown,

@@ -87,6 +87,8 @@ class Numbers:
 class Timeline:
     """When things are done and how long is waited for them, in seconds since the daemon was started."""
 
+    at_least: float = 0.0
+    """The load lasts until then, also when everything was shown before."""
     rotate_now_at: float = 15.0
     down_for: float = 1.0
     """Between SIGKILL and restart: a daemon killed here has about nine seconds before a leaf's safety line."""
@@ -104,7 +106,7 @@ class Timeline:
     def stretched(self, seconds: float) -> Timeline:
         """Return the same timeline whose load lasts at least *seconds*: every bound after that moves with it."""
         more = max(0.0, seconds - self.completed_by)
-        return replace(self, completed_by=self.completed_by + more, quiet_by=self.quiet_by + more)
+        return replace(self, at_least=seconds, completed_by=self.completed_by + more, quiet_by=self.quiet_by + more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
