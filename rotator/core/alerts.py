@@ -24,7 +24,6 @@ from rotator.core.rollout import RollDecision
 from rotator.core.steps import Refused, Wait
 from rotator.core.window import Window, written
 
-
 QUIET = timedelta(seconds=30)
 """Long enough for a consumer that reloads, short enough for a person who watches the alert go away."""
 
