@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rotator.core.checks import CHECKS, BrokenPair, broken_pairs, reasons, verdict
-from rotator.core.model import AskedFor, CertificateWant, IssuerId, KeyType, Observation, SubjectName
+from rotator.core.model import AskedFor, CertificateWant, IssuerId, KeyType, Leaf, Observation, SubjectName
 from rotator.core.steps import Reason
 from tests.core.worlds import HOUR, LIFETIME, MINUTE, NOW, authority, leaf, leaf_policy, publication, seen, want
 
@@ -67,9 +67,9 @@ def test_the_whole_chain_is_ordered() -> None:
         (want(asked=AskedFor(rotation_id="rotation-6")), leaf()),
     ],
 )
-def test_a_good_leaf_stays(wanted: CertificateWant, made: object) -> None:
+def test_a_good_leaf_stays(wanted: CertificateWant, made: Leaf) -> None:
     """Names are sets, and a request that has been honoured asks for nothing more."""
-    kept = publication(made, rotation_id="rotation-6")  # type: ignore[arg-type]  # rows hold leaves
+    kept = publication(made, rotation_id="rotation-6")
     assert () == reasons(wanted, seen(kept), leaf_policy(), NOW)
 
 
