@@ -71,7 +71,7 @@ class Spool:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 end = _complete(handle)
-                # What a crash cut off would spoil the line that comes after it.
+                # Half a line that a crash left was never promised.
                 os.ftruncate(handle, end)
                 try:
                     _write(handle, bytes(lines), end)

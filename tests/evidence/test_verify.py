@@ -151,6 +151,17 @@ def test_law_22_any_flipped_byte_is_found(full_log: Log, choice: st.DataObject) 
         (full_log.directory / path).write_bytes(files[path])
 
 
+def test_law_22_other_records_under_a_true_checkpoint_are_found_alone(full_log: Log, make_log: MakeLog) -> None:
+    """A log made again throughout, every tile in order, under the checkpoint of the true one: the root tells."""
+    forged = make_log("forged")
+    forged.publish(renumbered(REWRITES["reordered"](ledger_of(SIZE).all)))
+    shutil.rmtree(forged.directory / "checkpoints")
+    (forged.directory / "checkpoint").write_bytes(full_log.checkpoint)
+    verdict = verify(forged.directory, full_log.key)
+    assert State.TAMPERED == verdict.state
+    assert "do not lead to the root" in said(verdict)
+
+
 def test_a_tile_that_an_older_checkpoint_needed_is_checked_too(log: Log) -> None:
     """Partial tiles of earlier sizes are part of the log: altered ones are found."""
     log.publish(ledger_of(9))
