@@ -147,19 +147,21 @@ def writing(engine: sa.Engine, doing: str, *, alone: bool = True) -> Iterator[sa
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(doing: str, driver: type[Exception] = sqlite3.Error) -> Iterator[None]:
     """
     Run database calls; *doing* completes "cannot ...".
+
+    *driver* is the error of a driver that is spoken to directly: SQLAlchemy wraps only what it calls itself.
 
     A commit whose answer was lost raises too: `JournalError` never means that nothing was written.
     """
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as e:
+    except (SQLAlchemyError, sqlite3.Error, driver) as e:
         raise JournalError(f"cannot {doing}: {_first_words(e)}") from e
 
 
-def _first_words(error: SQLAlchemyError | sqlite3.Error) -> str:
+def _first_words(error: Exception) -> str:
     """Return the driver's own first line: the lines after it may quote values."""
     cause: Any = getattr(error, "orig", None) or error
     lines = str(cause).strip().splitlines() or [type(cause).__name__]

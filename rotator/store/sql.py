@@ -5,6 +5,7 @@ Rules that must stay true here:
 
 - Rows and records of a transaction become true together or not at all.
 - Sequence numbers have no gaps and follow the order of commits: whoever writes is alone (law 21).
+- A transaction's block is its writer's turn: keep it short, and never open another one inside it.
 - `JournalError` says that it could not be written, never that it was not: observe again (law 13).
 - Names and words of people go to the salt store before the transaction that names their commitments commits (law 24).
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -25,6 +27,7 @@ from rotator.evidence.merkle import leaf_hash
 from rotator.evidence.record import encode
 from rotator.ports import Hold, Issuance, IssuanceState, Rotation, RotationState
 from rotator.store import rows
+from rotator.store.commits import Batch, Commits
 from rotator.store.engine import open_engine, parse_url, reading, writing
 from rotator.store.salts import Salted, SaltStore, salted
 from rotator.store.tables import bring_up, holds, issuances, ledger, rotations
@@ -38,38 +41,77 @@ _FIXED = frozenset({"ordinal"})
 """What a row keeps for life."""
 
 
+_LAST = sa.select(sa.func.max(ledger.c.seq))
+
+
+def _after(last: int | None) -> int:
+    return 0 if last is None else last + 1
+
+
+class _Statement:
+    """One statement, compiled once for one database: building it anew costs more than running it."""
+
+    def __init__(self, statement: sa.ClauseElement, dialect: sa.Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        self.text = str(compiled)
+        self._order: Sequence[str] | None = getattr(compiled, "positiontup", None)
+
+    def bound(self, columns: Mapping[str, object]) -> object:
+        """Return *columns* as the driver takes them."""
+        return columns if self._order is None else tuple(columns[name] for name in self._order)
+
+
+class _Statements:
+    """Everything that a transaction may run."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+
+        def upsert(key: sa.Column[str]) -> _Statement:
+            names = [column.name for column in key.table.columns if column.name != "ordinal"]
+            new = insert(key.table).values({name: sa.bindparam(name) for name in names})
+            others = {name: new.excluded[name] for name in names if name != key.name}
+            return _Statement(new.on_conflict_do_update(index_elements=[key], set_=others), dialect)
+
+        self.rotation = upsert(rotations.c.id)
+        self.issuance = upsert(issuances.c.spki_sha256)
+        self.hold = upsert(holds.c.subject)
+        self.release = _Statement(holds.delete().where(holds.c.subject == sa.bindparam("name")), dialect)
+        self.find = _Statement(sa.select(ledger.c.seq).where(ledger.c.id == sa.bindparam("name")), dialect)
+        self.last = _Statement(_LAST, dialect)
+        self.append = _Statement(ledger.insert(), dialect)
+
+
 class SQLTransaction:
     """What becomes true together. Use it only inside its ``with`` block."""
 
-    def __init__(
-        self,
-        connection: sa.Connection,
-        upserts: Mapping[str, sa.Executable],
-        *,
-        environment: str,
-        policy_sha256: str | None,
-    ) -> None:
-        self._connection = connection
-        self._upserts = upserts
+    def __init__(self, batch: Batch, statements: _Statements, *, environment: str, policy_sha256: str | None) -> None:
+        self._run = batch.run
+        self._statements = statements
         self._environment = environment
         self._policy_sha256 = policy_sha256
-        self._next: int | None = None
+        self._next = batch.next_seq
         self.salted: dict[Commitment, Salted] = {}
         """Texts committed to in this transaction, to be kept before it commits."""
+
+    @property
+    def next_seq(self) -> int | None:
+        """Return the number of the next record, None if this transaction did not need to know."""
+        return self._next
 
     def save(self, row: Rotation | Issuance | Hold) -> None:
         """Insert or replace one row by its key (id, spki_sha256, subject)."""
         match row:
             case Rotation():
-                self._connection.execute(self._upserts[rotations.name], rows.from_rotation(row))
+                self._execute(self._statements.rotation, rows.from_rotation(row))
             case Issuance():
-                self._connection.execute(self._upserts[issuances.name], rows.from_issuance(row))
+                self._execute(self._statements.issuance, rows.from_issuance(row))
             case Hold():
-                self._connection.execute(self._upserts[holds.name], rows.from_hold(row))
+                self._execute(self._statements.hold, rows.from_hold(row))
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
-        self._connection.execute(holds.delete().where(holds.c.subject == subject))
+        self._execute(self._statements.release, {"name": subject})
 
     def append(self, event: Event) -> int:
         """
@@ -78,16 +120,18 @@ class SQLTransaction:
         An event whose ``id`` is already in the ledger is not appended again: its number is returned.
         """
         if event.id is not None:
-            known = self._connection.execute(_SEQ_OF_ID, {"id": event.id}).scalar()
+            known = self._execute(self._statements.find, {"name": event.id}).fetchone()
             if known is not None:
-                return int(known)
+                return int(known[0])
         if self._next is None:
-            self._next = _size(self._connection)
+            self._next = _after(self._execute(self._statements.last, {}).fetchone()[0])
         seq, record_id = self._next, event.id or uuid.uuid4().hex
         entry = encode(
             event, seq=seq, record_id=record_id, environment=self._environment, policy_sha256=self._policy_sha256
         )
-        self._connection.execute(_APPEND, {"seq": seq, "id": record_id, "leaf_hash": leaf_hash(entry), "entry": entry})
+        self._execute(
+            self._statements.append, {"seq": seq, "id": record_id, "leaf_hash": leaf_hash(entry), "entry": entry}
+        )
         self._next = seq + 1
         return seq
 
@@ -96,6 +140,9 @@ class SQLTransaction:
         fresh = salted(text)
         self.salted[fresh.commitment] = fresh
         return fresh.commitment
+
+    def _execute(self, statement: _Statement, columns: Mapping[str, object]) -> Any:  # noqa: ANN401 -- a driver's cursor
+        return self._run(statement.text, statement.bound(columns))
 
 
 class SQLStore:
@@ -125,6 +172,8 @@ class SQLStore:
             with writing(self._engine, f"open the store {parsed.render_as_string(hide_password=True)}") as connection:
                 bring_up(connection)
             self.salts = SaltStore(parsed)
+            self._statements = _Statements(self._engine.dialect)
+            self._commits = Commits(self._engine, "write to the journal")
             undo.pop_all()
 
     def close(self) -> None:
@@ -137,14 +186,15 @@ class SQLStore:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[SQLTransaction]:
         """Open one transaction: committed when the block ends, nothing kept when it raises."""
-        with writing(self._engine, "write to the journal") as connection:
+        with self._commits.member() as batch:
             transaction = SQLTransaction(
-                connection, self._upserts, environment=self._environment, policy_sha256=self._policy_sha256()
+                batch, self._statements, environment=self._environment, policy_sha256=self._policy_sha256()
             )
             yield transaction
             if transaction.salted:
                 # Before the commit: a salt that nothing names harms nobody, a name that nothing can reveal is lost.
                 self.salts.keep(transaction.salted)
+            batch.next_seq = transaction.next_seq
 
     def rotations(
         self, *, state: RotationState | None = None, subject: SubjectName | None = None
@@ -189,7 +239,7 @@ class SQLStore:
     def size(self) -> int:
         """Return how many records are committed."""
         with reading(self._engine, "read the ledger") as connection:
-            return _size(connection)
+            return _after(connection.execute(_LAST).scalar())
 
     def entries(self, start: int, stop: int) -> Sequence[bytes]:
         """Return the canonical bytes of records ``start <= seq < stop``."""
@@ -204,11 +254,6 @@ def _upsert(key: sa.Column[str], dialect: str) -> sa.Executable:
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     others = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in _FIXED}
     return insert.on_conflict_do_update(index_elements=[key], set_=others)
-
-
-def _size(connection: sa.Connection) -> int:
-    last = connection.execute(_LAST_SEQ).scalar()
-    return 0 if last is None else int(last) + 1
 
 
 @contextlib.contextmanager

@@ -4,8 +4,11 @@ Certificates issued, checked, published and recorded a second, against the raw s
 Rules that must stay true here:
 
 - One OpenBao (raft, TLS, audit), one run: raw rate before and after, everything else in between.
-- The path is the whole one: a new key for every leaf, the intent committed before the call, law 11's comparison, the
-  publication synced to disk and read back, the records committed after it.
+- The path is the daemon's own: a wave of the engine over published leaves, so each has a new key, the intent committed
+  before the call, law 11's comparison, the publication synced to disk and read back, what it replaces ended and
+  removed, and every record committed.
+- CPU seconds stand beside the rates: where server, wrk and rotator share the cores, they say what the rates would be
+  elsewhere.
 """
 
 from __future__ import annotations
@@ -15,9 +18,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 
 from rotator.adapters.directory.store import DirectoryStore
@@ -28,146 +30,71 @@ from rotator.adapters.vault.policies import DomainRights, domain_policy
 from rotator.adapters.vault.session import Transport, VaultSession
 from rotator.adapters.vault.transport import Endpoint
 from rotator.clock import SystemClock
-from rotator.core.event import CertificateFacts, Corroboration, Event, EventType, Trigger
-from rotator.core.model import Generation, IntentKind, KeyType, SubjectKind, SubjectName, TrustDomainName
+from rotator.core.event import Trigger
+from rotator.core.model import IntentKind, KeyType, SubjectKind, SubjectName
 from rotator.embedded.openbao import AppRoleFiles, OpenBaoServer, TrustDomainMount
-from rotator.pki.certificates import material
+from rotator.engine.targets import DomainTarget
 from rotator.pki.signing_request import new_key, signing_request
-from rotator.ports import (
-    AuthorityOrder,
-    Issuance,
-    IssuanceKind,
-    IssuanceState,
-    LeafOrder,
-    Rotation,
-    RotationState,
-    Stamp,
-)
-from rotator.store.sql import SQLStore
+from rotator.ports import Rotation, RotationState
 from tests.bench.figures import Figure
+from tests.bench.installation import (
+    AUTHORITY_LIFE,
+    AUTHORITY_POLICY,
+    DOMAIN,
+    LEAF_LIFE,
+    SKEW,
+    Installation,
+    Meter,
+    Spent,
+    certificate,
+)
 from tests.bench.raw import wrk_rate
 
 NAME = "issuing"
-DOMAIN = TrustDomainName("bench.test")
 MOUNT = TrustDomainMount(trust_domain=DOMAIN, mount="pki_bench", longest_leaf=timedelta(hours=1))
-AUTHORITY_LIFE = timedelta(days=7)
-LEAF_LIFE = timedelta(minutes=30)
-SKEW = timedelta(seconds=5)
+THREADS = (1, 4, 8)
 RAW_CONNECTIONS = 8
-
-Spent = dict[str, float]
-"""Seconds spent in each part of the path, summed up."""
+SUBJECTS = 64
+"""Certificates in the fleet; each thread goes round its own part of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Everything that one measured path needs."""
+class Measured:
+    """What one way of issuing gave."""
 
-    issuer: VaultIssuer
-    generation: Generation
-    bundle_pem: bytes
-    store: SQLStore
-    directory: Path
+    count: int
+    spent: Spent
 
+    @property
+    def rate(self) -> float:
+        """Return certificates a second."""
+        return self.count / self.spent.wall
 
-def path(place: Place, subject: SubjectName, target: DirectoryStore, spent: Spent) -> None:
-    """Issue, check, publish and record one leaf; add the seconds of each part to *spent*."""
-    clock = SystemClock()
-    marks = [("", time.perf_counter())]
+    @property
+    def client(self) -> float:
+        """Return rotator's CPU milliseconds a certificate."""
+        return self.spent.cpu * 1000 / self.count
 
-    def mark(part: str) -> None:
-        marks.append((part, time.perf_counter()))
-
-    now = clock.now().replace(microsecond=0)
-    identity = f"spiffe://{DOMAIN}/{subject}"
-    key = new_key(KeyType.ECDSA_P256)
-    order = LeafOrder(
-        csr_pem=signing_request(key, identity),
-        spki_sha256=key.spki_sha256,
-        identity=identity,
-        dns_names=(),
-        lifetime=LEAF_LIFE,
-        signer=place.generation,
-        key=KeyType.ECDSA_P256,
-    )
-    mark("key and request")
-    rotation = Rotation(
-        id=secrets.token_hex(16),
-        subject=subject,
-        kind=SubjectKind.CERTIFICATE,
-        intent=IntentKind.ROTATE,
-        trigger=Trigger.SCHEDULE,
-        state=RotationState.OPEN,
-        opened_at=now,
-    )
-    asked = Issuance(
-        spki_sha256=order.spki_sha256,
-        kind=IssuanceKind.LEAF,
-        subject=subject,
-        trust_domain=DOMAIN,
-        rotation_id=rotation.id,
-        state=IssuanceState.ASKED,
-        asked_at=now,
-        signer=place.generation.authority.id,
-    )
-    event = Event(
-        type=EventType.INTENT,
-        time=now,
-        subject=subject,
-        result="started",
-        rotation_id=rotation.id,
-        spiffe_id=identity,
-        trigger=Trigger.SCHEDULE,
-        reason="expiring",
-    )
-    with place.store.transaction() as transaction:
-        transaction.save(rotation)
-        transaction.save(asked)
-        transaction.append(event)
-    mark("intent")
-    issued = place.issuer.sign(order)
-    mark("sign and compare")
-    present = target.read()
-    whole = material(issued.chain_pem, key.pem(), place.bundle_pem)
-    stamp = Stamp(subject=subject, rotation_id=rotation.id, leaf_published_at=now, bundle_published_at=now)
-    put = target.put(whole, expected=present.number if present else 0, stamp=stamp)
-    target.forget(keep=frozenset({present.number} if present else {put.number}))
-    mark("publish")
-    leaf = issued.leaf
-    facts = CertificateFacts(
-        serial=leaf.serial,
-        sha256=leaf.sha256,
-        issuer=leaf.issuer,
-        not_before=leaf.not_before,
-        not_after=leaf.not_after,
-    )
-    published = replace(asked, state=IssuanceState.PUBLISHED, serial=leaf.serial, not_after=leaf.not_after)
-    seen = Corroboration(vault_request_id=issued.request_id)
-    with place.store.transaction() as transaction:
-        transaction.save(replace(rotation, state=RotationState.DONE, finished_at=now))
-        transaction.save(published)
-        for kind in (EventType.ISSUED, EventType.DISTRIBUTED, EventType.COMPLETED):
-            transaction.append(replace(event, type=kind, result="ok", new=facts, corroboration=seen))
-    mark("record")
-    for (_, before), (part, after) in pairwise(marks):
-        spent[part] = spent.get(part, 0.0) + after - before
+    @property
+    def server(self) -> float:
+        """Return the server's CPU milliseconds a certificate."""
+        return self.spent.server * 1000 / self.count
 
 
-def rate(threads: int, seconds: float, work: Callable[[int, Spent], None]) -> tuple[float, Spent]:
-    """Return how often a second *threads* threads together do *work*, and the mean seconds of each part of it."""
+def measure(threads: int, seconds: float, server: int, work: Callable[[int, int], None]) -> Measured:
+    """Return how often *threads* threads together do *work*, which is given the thread's number and a count from 0."""
     counts = [0] * threads
-    spent: list[Spent] = [{} for _ in range(threads)]
     failures: list[Exception] = []
     ready = threading.Barrier(threads + 1)
 
     def run(number: int) -> None:
         try:
-            work(number, {})  # connections are made and caches are filled before the clock starts
+            work(number, 0)  # connections are made and caches are filled before the clock starts
             ready.wait(timeout=60)
             end = time.perf_counter() + seconds
             while time.perf_counter() < end:
-                work(number, spent[number])
                 counts[number] += 1
+                work(number, counts[number])
         except Exception as e:  # noqa: BLE001 -- given to the thread that waits, which raises it
             failures.append(e)
             ready.abort()
@@ -177,18 +104,125 @@ def rate(threads: int, seconds: float, work: Callable[[int, Spent], None]) -> tu
         worker.start()
     with contextlib.suppress(threading.BrokenBarrierError):  # the failure below says why
         ready.wait(timeout=60)
-    began = time.perf_counter()
+    meter = Meter(server)
     for worker in workers:
         worker.join(timeout=seconds + 120)
-    took = time.perf_counter() - began
+    spent = meter.spent()
     if failures:
         raise failures[0]
-    done = sum(counts)
-    return done / took, {part: sum(each[part] for each in spent if each) / done for part in spent[0]}
+    return Measured(count=sum(counts), spent=spent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """One server and what reaches it."""
+
+    server: OpenBaoServer
+    files: AppRoleFiles
+    directory: Path
+
+    def session(self, transport: Transport) -> VaultSession:
+        """Return a session as the daemon's."""
+        endpoint = Endpoint(address=self.server.address, ca_file=self.server.ca_file)
+        auth = AppRole(role_id_file=self.files.role_id_file, secret_id_file=self.files.secret_id_file)
+        return VaultSession(endpoint, auth, clock=SystemClock(), transport=transport)
+
+    def domain(self, session: VaultSession) -> DomainTarget:
+        """Return the trust domain, signed for at the server."""
+        clock = SystemClock()
+        authorities = VaultAuthorities(
+            session,
+            clock=clock,
+            trust_domain=DOMAIN,
+            mount=MOUNT.mount,
+            corporate=CorporateIssuer(mount="pki_int", issuer="corp-issuing"),
+            skew=SKEW,
+        )
+        return DomainTarget(
+            name=DOMAIN,
+            policy=AUTHORITY_POLICY,
+            issuer=VaultIssuer(
+                session, clock=clock, trust_domain=DOMAIN, mount=MOUNT.mount, role=MOUNT.role, skew=SKEW
+            ),
+            authorities=authorities,
+            parent=authorities,
+            # What a wave replaces ends before a CRL would reach anybody: it lapses, as short leaves do.
+            crl_interval=LEAF_LIFE * 2,
+        )
+
+    def raw(self, connections: int, seconds: float) -> Measured:
+        """Return what wrk gets, with a login like rotator's: the raw rate pays for the same checks."""
+        with self.server.admin() as client:
+            answer = client.auth.approle.login(
+                self.files.role_id_file.read_text(), self.files.secret_id_file.read_text(), use_token=False
+            )
+        with self.session(Transport.POOLED) as session:
+            held = self.domain(session).authorities.observe()
+            signer = next(each for each in held.generations if each.authority.id == held.active)
+        request = signing_request(new_key(KeyType.ECDSA_P256), f"spiffe://{DOMAIN}/raw").decode()
+        meter = Meter(self.server.pid)
+        rate = wrk_rate(
+            f"{self.server.address}/v1/{MOUNT.mount}/issuer/{signer.reference}/sign/{MOUNT.role}",
+            {"csr": request, "ttl": f"{int(LEAF_LIFE.total_seconds())}s"},
+            token=str(answer["auth"]["client_token"]),
+            connections=connections,
+            seconds=seconds,
+            directory=self.directory,
+        )
+        spent = meter.spent()
+        return Measured(count=round(rate * spent.wall), spent=spent)
+
+    def path(self, transport: Transport, seconds: float) -> dict[int, Measured]:
+        """Return what the whole path gives over *transport*, by the number of threads."""
+        place = self.directory / transport
+        place.mkdir()
+        targets = [certificate(number, DirectoryStore(place / f"tls-{number}")) for number in range(SUBJECTS)]
+        with (
+            self.session(transport) as session,
+            Installation(place, self.domain(session), targets, SystemClock()) as installation,
+        ):
+            engine = installation.engine
+            # The domain's first visit makes or finds its authority; the certificates' first ones publish them all.
+            while any(each.name not in _published(installation) for each in targets):
+                engine.sweep()
+
+            def one(number: int, count: int, threads: int) -> None:
+                target = targets[(number + threads * count) % SUBJECTS]
+                engine.leaves.reissue(engine.fleet, target, accepted=frozenset(), cause=_wave())
+
+            return {
+                threads: measure(
+                    threads,
+                    seconds,
+                    self.server.pid,
+                    lambda number, count, threads=threads: one(number, count, threads),  # type: ignore[misc]
+                )
+                for threads in THREADS
+            }
+
+
+def _published(installation: Installation) -> set[SubjectName]:
+    """Return the certificates whose leaf is proven in use."""
+    leaves = installation.engine.leaves
+    views = {name: leaves.view(name) for name in installation.engine.fleet.certificates}
+    return {name for name, view in views.items() if view is not None and view.proof.proven}
+
+
+def _wave() -> Rotation:
+    """Return a reason to issue anew: the rotation of the domain that a wave belongs to."""
+    return Rotation(
+        id=secrets.token_hex(16),
+        subject=SubjectName(DOMAIN),
+        kind=SubjectKind.TRUST_DOMAIN,
+        intent=IntentKind.ROTATE,
+        trigger=Trigger.SCHEDULE,
+        state=RotationState.OPEN,
+        opened_at=SystemClock().now(),
+    )
 
 
 def bench(directory: Path, seconds: float) -> list[Figure]:
-    """Measure with 1 and with 8 threads, over rotator's own transport and over hvac's."""
+    """Measure over rotator's own transport and over hvac's."""
     rights = DomainRights(trust_domain=DOMAIN, mount=MOUNT.mount, role=MOUNT.role, lifetimes=(AUTHORITY_LIFE,))
     server = OpenBaoServer(directory / "openbao")
     with server:
@@ -200,111 +234,42 @@ def bench(directory: Path, seconds: float) -> list[Figure]:
             token_life=timedelta(hours=1),
             token_longest_life=timedelta(hours=2),
         )
-        return _measure(server, files, directory, seconds)
-
-
-def _session(server: OpenBaoServer, files: AppRoleFiles, transport: Transport) -> VaultSession:
-    endpoint = Endpoint(address=server.address, ca_file=server.ca_file)
-    auth = AppRole(role_id_file=files.role_id_file, secret_id_file=files.secret_id_file)
-    return VaultSession(endpoint, auth, clock=SystemClock(), transport=transport)
-
-
-def _raw_token(server: OpenBaoServer, files: AppRoleFiles) -> str:
-    """Log in as rotator does, with its policy alone: the raw rate pays for the same checks."""
-    with server.admin() as client:
-        answer = client.auth.approle.login(
-            files.role_id_file.read_text(), files.secret_id_file.read_text(), use_token=False
-        )
-    return str(answer["auth"]["client_token"])
-
-
-def _measure(server: OpenBaoServer, files: AppRoleFiles, directory: Path, seconds: float) -> list[Figure]:
-    clock = SystemClock()
-    with _session(server, files, Transport.POOLED) as session:
-        authorities = VaultAuthorities(
-            session,
-            clock=clock,
-            trust_domain=DOMAIN,
-            mount=MOUNT.mount,
-            corporate=CorporateIssuer(mount="pki_int", issuer="corp-issuing"),
-            skew=SKEW,
-        )
-        generation = authorities.prepare(
-            AuthorityOrder(
-                trust_domain=DOMAIN,
-                number=1,
-                lifetime=AUTHORITY_LIFE,
-                key=KeyType.ECDSA_P256,
-                rotation_id=secrets.token_hex(16),
-                announce=lambda _: None,
-            )
-        ).generation
-        bundle_pem = authorities.observe().certificates_pem[generation.authority.id]
-
-    def raw(connections: int) -> float:
-        request = signing_request(new_key(KeyType.ECDSA_P256), f"spiffe://{DOMAIN}/raw").decode()
-        return wrk_rate(
-            f"{server.address}/v1/{MOUNT.mount}/issuer/{generation.reference}/sign/{MOUNT.role}",
-            {"csr": request, "ttl": f"{int(LEAF_LIFE.total_seconds())}s"},
-            token=_raw_token(server, files),
-            connections=connections,
-            seconds=seconds,
-            directory=directory,
-        )
-
-    def measured(transport: Transport, threads: int) -> tuple[float, Spent]:
-        place_directory = directory / f"{transport}-{threads}"
-        place_directory.mkdir()
-        store = SQLStore(f"sqlite:///{place_directory / 'state.db'}", environment="bench")
-        try:
-            with _session(server, files, transport) as session:
-                issuer = VaultIssuer(
-                    session, clock=clock, trust_domain=DOMAIN, mount=MOUNT.mount, role=MOUNT.role, skew=SKEW
-                )
-                place = Place(
-                    issuer=issuer,
-                    generation=generation,
-                    bundle_pem=bundle_pem,
-                    store=store,
-                    directory=place_directory,
-                )
-                targets = [DirectoryStore(place_directory / f"tls-{number}") for number in range(threads)]
-                return rate(
-                    threads,
-                    seconds,
-                    lambda number, spent: path(place, SubjectName(f"leaf-{number}"), targets[number], spent),
-                )
-        finally:
-            store.close()
-
-    before = raw(RAW_CONNECTIONS)
-    alone = raw(1)
-    rates = {(transport, threads): measured(transport, threads) for transport in Transport for threads in (1, 8)}
-    after = raw(RAW_CONNECTIONS)
-    return _figures(before, alone, after, rates)
+        bench = Bench(server=server, files=files, directory=directory)
+        hvacs = bench.path(Transport.REQUESTS, seconds)
+        before = bench.raw(RAW_CONNECTIONS, seconds)
+        own = bench.path(Transport.POOLED, seconds)
+        after = bench.raw(RAW_CONNECTIONS, seconds)
+        alone = bench.raw(1, seconds)
+    return _figures(before, after, alone, own, hvacs)
 
 
 def _figures(
-    before: float, alone: float, after: float, rates: dict[tuple[Transport, int], tuple[float, Spent]]
+    before: Measured, after: Measured, alone: Measured, own: dict[int, Measured], hvacs: dict[int, Measured]
 ) -> list[Figure]:
-    raw = (before + after) / 2
-    own = {threads: rates[Transport.POOLED, threads][0] for threads in (1, 8)}
-    hvacs = {threads: rates[Transport.REQUESTS, threads][0] for threads in (1, 8)}
+    raw, most = (before.rate + after.rate) / 2, max(THREADS)
 
     def figure(name: str, value: float, unit: str, aim: str | None = None) -> Figure:
         return Figure(bench=NAME, name=name, value=value, unit=unit, aim=aim)
 
     found = [
-        figure("whole path, 8 threads / raw signing, 8 connections", own[8] / raw, "ratio", ">= 0.5"),
-        figure("whole path, 1 thread / raw signing, 1 connection", own[1] / alone, "ratio"),
-        figure("whole path, own transport / hvac's, 8 threads", own[8] / hvacs[8], "ratio", ">= 1"),
-        figure("whole path, own transport / hvac's, 1 thread", own[1] / hvacs[1], "ratio", ">= 1"),
-        figure("raw signing after / before (the server fills up)", after / before, "ratio"),
+        figure(f"whole path, {most} threads / raw signing, 8 connections", own[most].rate / raw, "ratio", ">= 0.5"),
+        figure("whole path, 1 thread / raw signing, 1 connection", own[1].rate / alone.rate, "ratio"),
+        figure(f"whole path, own transport / hvac's, {most} threads", own[most].rate / hvacs[most].rate, "ratio"),
+        figure("whole path, own transport / hvac's, 1 thread", own[1].rate / hvacs[1].rate, "ratio"),
+        figure("client CPU, hvac's transport / own, 1 thread", hvacs[1].client / own[1].client, "ratio", ">= 1"),
+        figure(
+            "CPU of server alone / of server and client, 8 threads",
+            before.server / (own[most].server + own[most].client),
+            "ratio",
+        ),
+        figure("raw signing after / before (the server fills up)", after.rate / before.rate, "ratio"),
         figure("raw signing by wrk, 8 connections", raw, "a second"),
-        figure("raw signing by wrk, 1 connection", alone, "a second"),
+        figure("raw signing by wrk, 1 connection", alone.rate, "a second"),
+        figure("server CPU, raw signing", (before.server + after.server) / 2, "ms"),
     ]
-    for (transport, threads), (value, _) in rates.items():
-        found.append(figure(f"whole path, {transport}, {threads} thread(s)", value, "a second"))
-    parts = rates[Transport.POOLED, 1][1]
-    found += [figure(f"of which {part}, 1 thread", mean * 1000, "ms") for part, mean in parts.items()]
+    for name, ways in (("own transport", own), ("hvac's transport", hvacs)):
+        for threads, each in ways.items():
+            found.append(figure(f"whole path, {name}, {threads} thread(s)", each.rate, "a second"))
+            found.append(figure("- client CPU a certificate", each.client, "ms"))
+            found.append(figure("- server CPU a certificate", each.server, "ms"))
     return found
