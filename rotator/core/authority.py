@@ -74,7 +74,9 @@ def decide(
     For a rollback, *intent* keeps the generations of the rotation that it walks back. `Refused` as next means that
     the intent breaks a law; everything else in the decision is then that of the rotation going on.
     """
-    world = Standing(seen=seen, policy=policy, now=now)
+    # A rollback's journal knows when the successor took over, not when the old one did again.
+    replaced_at = intent.activated_at if intent is not None and intent.kind is not IntentKind.ROLL_BACK else None
+    world = Standing(seen=seen, policy=policy, now=now, replaced_at=replaced_at)
     if intent is None:
         return _keep(world)
     match intent.kind:
@@ -298,7 +300,7 @@ def _leave_compromised(world: Standing, intent: AuthorityIntent) -> AuthorityDec
     else:
         following = Done()
     return AuthorityDecision(
-        phase=_phase_away(world, others, is_activated=is_activated, unlike=bool(unlike)),
+        phase=_phase_away(world, others, following, is_activated=is_activated),
         signer=world.signer,
         bundle=bundle,
         accepted=ids(bundle) if is_activated else ids(bundle) - {target.authority.id},
@@ -306,9 +308,9 @@ def _leave_compromised(world: Standing, intent: AuthorityIntent) -> AuthorityDec
     )
 
 
-def _phase_away(world: Standing, others: list[Generation], *, is_activated: bool, unlike: bool) -> Phase:
+def _phase_away(world: Standing, others: list[Generation], following: Next, *, is_activated: bool) -> Phase:
     if not is_activated:
         return Phase.PREPARED
     if any(world.users(each.authority.id) for each in others):
         return Phase.ACTIVATED
-    return Phase.REISSUED if others or unlike else Phase.RETIRED
+    return Phase.RETIRED if isinstance(following, Done) else Phase.REISSUED

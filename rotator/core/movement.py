@@ -84,7 +84,7 @@ class Movement:
             # a leaf of a generation that has not been activated is not ours
             accepted -= {self.target.authority.id}
         return AuthorityDecision(
-            phase=self._phase(bundle, following),
+            phase=self._phase(following),
             signer=self.world.signer,
             bundle=bundle,
             accepted=accepted,
@@ -130,12 +130,7 @@ class Movement:
         """Return who may still use an old leaf of *generation* because nobody has seen what they use."""
         if not self._is_activated or not self._is_left(generation):
             return ()
-        end = self.world.seen.stray_until.get(generation.authority.id)
-        if end is None and self.intent.activated_at is not None:
-            end = self.intent.activated_at + self.world.policy.longest_leaf
-        if end is None and self.direction is Direction.BACK:
-            return ()  # it was never activated, and the ledger knows of no leaf of it
-        return self.world.unproven(self.target.authority.id, end)
+        return self.world.unproven(generation, self.target.authority.id)
 
     @property
     def _overlap_ends(self) -> datetime:
@@ -168,16 +163,14 @@ class Movement:
             known.append(self._overlap_ends)
         return max(known) + world.policy.trust_deadline
 
-    def _phase(self, bundle: tuple[Authority, ...], following: Next) -> Phase:
+    def _phase(self, following: Next) -> Phase:
         if self.direction is Direction.BACK:
             return self._phase_back()
         if not self._is_activated:
             return Phase.TRUSTED if isinstance(following, ActivateIssuer) else Phase.PREPARED
         if any(self.world.is_in_use(each) or self._unproven(each) for each in self._others):
             return Phase.ACTIVATED
-        if self._others or self.world.exceeding(ids(bundle)):
-            return Phase.REISSUED
-        return Phase.RETIRED
+        return Phase.RETIRED if isinstance(following, Done) else Phase.REISSUED
 
     def _phase_back(self) -> Phase:
         """Return the same facts seen from the other side: the generation left is the successor."""

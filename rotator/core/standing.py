@@ -27,6 +27,8 @@ class Standing:
     seen: AuthoritySeen
     policy: AuthorityPolicy
     now: datetime
+    replaced_at: datetime | None = None
+    """When the active generation took over from the others, if that is known: none of them signed any later."""
 
     # --- authorities ---
 
@@ -80,18 +82,18 @@ class Standing:
         )
         return self._reachable_first(others)
 
-    def unproven(self, issuer: IssuerId, old_end: datetime | None) -> tuple[SubjectName, ...]:
+    def unproven(self, generation: Generation, successor: IssuerId) -> tuple[SubjectName, ...]:
         """
-        Return the live parties that got a leaf of *issuer* and have not been seen to use one.
+        Return the parties that got a leaf of *successor* and have not been seen to use any.
 
-        Each of them may still use an older leaf until that has ended: at *old_end*, or when its own last leaf ends.
+        Each of them may still use a leaf of *generation* until its last one has ended. Where neither the ledger nor
+        the journal knows when that is, the ledger knows of no such leaf, and nobody is named.
         """
+        end = self._last_leaf_ends(generation.authority.id)
+        if end is None or self.now >= end or self.has_expired(generation):
+            return ()
         return tuple(
-            party.name
-            for party in self.seen.parties
-            if party.leaf_issuer == issuer
-            and party.served_issuer is None
-            and self._is_before_any(old_end, party.last_leaf_not_after)
+            party.name for party in self.seen.parties if party.leaf_issuer == successor and party.served_issuer is None
         )
 
     def stray_until(self, issuer: IssuerId) -> datetime | None:
@@ -108,17 +110,25 @@ class Standing:
 
     def _has_leaf_of(self, issuer: IssuerId, party: RelyingParty) -> bool:
         # Also for a party that is down: it may come back and load what lies there (law 19).
-        return party.leaf_issuer == issuer and self._is_before_any(party.leaf_not_after)
+        return party.leaf_issuer == issuer and self._has_leaf_that_lives(party)
+
+    def _has_leaf_that_lives(self, party: RelyingParty) -> bool:
+        """Return whether what is published for *party* has not ended, skew included; unknown means it may not have."""
+        return party.leaf_not_after is None or self.now < party.leaf_not_after + self.policy.skew
 
     def _serves(self, issuer: IssuerId, party: RelyingParty) -> bool:
         if party.served_issuer != issuer:
             return False
-        return self._is_before_any(self.seen.stray_until.get(issuer) or party.last_leaf_not_after)
+        # A consumer that never reloads goes on serving a leaf that has ended: nobody admits that one any more.
+        end = self._last_leaf_ends(issuer)
+        return end is None or self.now < end
 
-    def _is_before_any(self, *ends: datetime | None) -> bool:
-        """Return whether the earliest known end plus skew lies ahead; unknown means it may."""
-        known = [end for end in ends if end is not None]
-        return not known or self.now < min(known) + self.policy.skew
+    def _last_leaf_ends(self, issuer: IssuerId) -> datetime | None:
+        """Return when the last leaf of *issuer* ends, skew included: by the ledger, else by the longest leaf."""
+        until = self.seen.stray_until.get(issuer)
+        if until is None and self.replaced_at is not None and issuer != self.seen.active:
+            until = self.replaced_at + self.policy.longest_leaf
+        return None if until is None else until + self.policy.skew
 
     # --- who trusts an authority ---
 
@@ -173,9 +183,7 @@ class Standing:
             party
             for party in self.seen.parties
             if party.published is not None
-            and (
-                self.is_live(party) or (party.leaf_not_after is not None and self._is_before_any(party.leaf_not_after))
-            )
+            and (self.is_live(party) or (party.leaf_not_after is not None and self._has_leaf_that_lives(party)))
         )
 
     @staticmethod

@@ -129,6 +129,11 @@ class MovingAuthority(RuleBasedStateMachine):
         """Somebody wants the old one back."""
         self.mesh.open(IntentKind.ROLL_BACK)
 
+    @rule()
+    def lose_journal(self) -> None:
+        """The intent is forgotten: whoever is trusted and used stays trusted."""
+        self.mesh.intent = None
+
     @rule(stop=st.sampled_from([Phase.PREPARED, Phase.TRUSTED, Phase.ACTIVATED, Phase.REISSUED, "shrinking"]))
     def rotate_until(self, stop: Phase | str) -> None:
         """A rotation goes on, consumers taking up their material one at a time, until *stop* is reached."""
