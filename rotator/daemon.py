@@ -10,6 +10,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ class Daemon:
     def _schedule(self, settings: Settings) -> None:
         """Set the interval of every job."""
         self._scheduler.every(settings.timing.sweep_every, "sweep", self._sweep)
-        self._scheduler.every(settings.ledger.heartbeat_every, "heartbeat", self._wired.engine.heartbeat)
+        beat = settings.ledger.heartbeat_every
+        self._scheduler.every(beat, "heartbeat", functools.partial(self._wired.engine.heartbeat, beat))
         self._scheduler.every(settings.ledger.checkpoint_every, "checkpoint", self.checkpoint)
 
     def _sweep(self) -> None:

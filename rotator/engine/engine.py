@@ -130,10 +130,11 @@ class Engine:
             started = self.pool.run_due()
         return started
 
-    def heartbeat(self) -> None:
-        """Record that rotator is alive, so that silence is visible (law 21)."""
+    def heartbeat(self, every: timedelta) -> None:
+        """Record that rotator is alive and will say so again within *every*, so that silence is visible (law 21)."""
         beat = Scribe(clock=self.clock, subject="rotator", rotation=None).event(
-            EventType.HEARTBEAT, detail={"targets": len(target_ids(self.fleet))}
+            EventType.HEARTBEAT,
+            detail={"targets": len(target_ids(self.fleet)), "every_seconds": max(1, round(every.total_seconds()))},
         )
         try:
             self.recorder.write((), [beat])

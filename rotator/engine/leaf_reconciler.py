@@ -140,6 +140,11 @@ class LeafReconciler:
                 reason=RepublishReason.BUNDLE_CHANGED,
                 safety_line=self._safety_line(target, publication),
             )
+            # The view must not go on showing the bundle before: law 3 is judged by it between two visits.
+            view = self._views.get(target.name)
+            if view is not None:
+                after = self.observe(target)
+                self._saw(target, after, leaf_proof(after), view.look)
 
     def _reconcile(
         self,

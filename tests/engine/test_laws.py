@@ -429,3 +429,14 @@ def test_a_dry_run_changes_nothing(world: World) -> None:
     assert any("prepare generation 2" in each["what"] for each in answer["plan"])
     assert world.store.size() == size
     assert dataclasses.asdict(request)["dry_run"]
+
+
+def test_law_03_is_judged_by_what_is_published_now(world: World) -> None:
+    """After a rotation a renewal is not refused because another consumer's bundle was last seen before it."""
+    world.run(until=world.settled)
+    world.ask(SubjectName(MESH), SubjectKind.TRUST_DOMAIN)
+    world.run(until=world.settled, span=HOURS)
+    for name in world.certificates:
+        view, found = world.engine.leaves.view(name), world.consumers[name].store.read()
+        assert view is not None
+        assert view.observation.publications == (found,)
