@@ -483,7 +483,7 @@ def test_a_closed_pipe_is_quiet(config: Path) -> None:
     os.close(reading)
     try:
         asked = subprocess.run(
-            [sys.executable, "-m", "rotator.cli", "--config", str(config), "config", "schema"],
+            [sys.executable, "-m", "rotator", "--config", str(config), "config", "schema"],
             stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
         )  # fmt: skip
     finally:
@@ -495,7 +495,7 @@ def test_a_closed_pipe_is_quiet(config: Path) -> None:
 def test_watching_as_json_is_one_line_a_look(config: Path) -> None:
     """Watching with --json prints one object a line until it is stopped."""
     with subprocess.Popen(
-        [sys.executable, "-m", "rotator.cli", "--config", str(config), "status", "--watch", "--json"],
+        [sys.executable, "-m", "rotator", "--config", str(config), "status", "--watch", "--json"],
         stdout=subprocess.PIPE, text=True,
     ) as watching:  # fmt: skip
         assert watching.stdout is not None

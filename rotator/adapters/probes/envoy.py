@@ -59,7 +59,10 @@ class EnvoyAdminProbe:
         self._clock = clock
         self._identity = identity
         seconds = timeout.total_seconds()
-        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=seconds, read=seconds))
+        # More than one: its own reconciler and its trust domain may look at the same time.
+        self._http = urllib3.PoolManager(
+            maxsize=4, retries=False, timeout=urllib3.Timeout(connect=seconds, read=seconds)
+        )
 
     @property
     def name(self) -> str:
