@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -222,6 +223,26 @@ def authority_of(certificate: x509.Certificate) -> Authority:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchors:
+    """A trust bundle, parsed."""
+
+    certificates: tuple[x509.Certificate, ...]
+    authorities: tuple[Authority, ...]
+
+
+@lru_cache(maxsize=64)
+def anchors(bundle_pem: bytes, *, source: str = "the bundle") -> Anchors:
+    """
+    Return what is trusted, in order. Thousands of publications hold the same bundle: it is parsed and kept once.
+
+    Raises:
+        Rejected: If it cannot be read, or holds something else than CAs.
+    """
+    certificates = parse_certificates(bundle_pem, source=source)
+    return Anchors(certificates=certificates, authorities=tuple(map(authority_of, certificates)))
+
+
 def key_spki_sha256(key_pem: bytes, *, source: str) -> str:
     """Return the SHA-256 of the public half of *key_pem*. Raises `Rejected` if it is no unencrypted private key."""
     try:
@@ -250,5 +271,5 @@ def material(chain_pem: bytes, key_pem: bytes, bundle_pem: bytes) -> Material:
     leaf = leaf_of(parse_certificates(chain_pem, source="the chain"))
     if key_spki_sha256(key_pem, source="the key") != leaf.spki_sha256:
         raise Rejected(f"the private key does not belong to leaf {leaf.serial}")
-    bundle = tuple(authority_of(anchor) for anchor in parse_certificates(bundle_pem, source="the bundle"))
+    bundle = anchors(bundle_pem).authorities
     return Material(chain_pem=chain_pem, key_pem=key_pem, bundle_pem=bundle_pem, leaf=leaf, bundle=bundle)

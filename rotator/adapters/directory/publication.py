@@ -21,7 +21,7 @@ from datetime import datetime
 from rotator.adapters.directory.files import File, read_file
 from rotator.core.model import Authority, Leaf, Publication, SubjectName
 from rotator.errors import Rejected
-from rotator.pki.certificates import Material, authority_of, key_spki_sha256, leaf_of, parse_certificates
+from rotator.pki.certificates import Material, anchors, key_spki_sha256, leaf_of, parse_certificates
 from rotator.ports import Stamp
 
 CHAIN = "tls.crt"
@@ -30,9 +30,8 @@ BUNDLE = "ca.crt"
 NOTE = "publication.json"
 
 
-def read_publication(root: int, number: int, *, target: str, key_mode: int) -> Publication:
-    """Return publication *number* below *root* with everything that is wrong with it in words."""
-    files = files_of(root, number)
+def publication_of(files: Mapping[str, File], number: int, *, target: str, key_mode: int) -> Publication:
+    """Return publication *number*, which consists of *files*, with everything that is wrong with it in words."""
     problems: list[str] = [f"{name} is missing" for name in (CHAIN, KEY, BUNDLE, NOTE) if name not in files]
     note = _Note.parse(files[NOTE].content, problems) if NOTE in files else _Note()
     for name, digest in note.sha256.items():
@@ -79,10 +78,19 @@ def contents_of(material: Material, number: int, stamp: Stamp) -> dict[str, byte
     }
 
 
-def files_of(root: int, number: int) -> dict[str, File]:
-    """Return the files of publication *number*; those that are not there, or no plain files, are left out."""
+def digest_of(files: Mapping[str, File]) -> bytes:
+    """Return what tells these files from any others, modes included. Never shown: a key is among them."""
+    whole = hashlib.sha256()
+    for name, file in files.items():
+        whole.update(f"{name} {file.mode} {len(file.content)}\n".encode())
+        whole.update(file.content)
+    return whole.digest()
+
+
+def files_of(root: int, folder_name: str) -> dict[str, File]:
+    """Return the files of a publication by name; those that are not there, or no plain files, are left out."""
     try:
-        folder = os.open(f"publication-{number}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
+        folder = os.open(folder_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     files: dict[str, File] = {}
@@ -147,7 +155,7 @@ def _bundle(files: Mapping[str, File], problems: list[str]) -> tuple[Authority, 
     if BUNDLE not in files:
         return ()
     try:
-        return tuple(authority_of(anchor) for anchor in parse_certificates(files[BUNDLE].content, source=BUNDLE))
+        return anchors(files[BUNDLE].content, source=BUNDLE).authorities
     except Rejected as e:
         problems.append(str(e))
         return ()

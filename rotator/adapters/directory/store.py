@@ -35,8 +35,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rotator.adapters.directory.files import read_file, remove, write_file
-from rotator.adapters.directory.publication import BUNDLE, CHAIN, KEY, contents_of, files_of, read_publication
+from rotator.adapters.directory.files import File, remove, write_files
+from rotator.adapters.directory.publication import (
+    BUNDLE,
+    CHAIN,
+    KEY,
+    contents_of,
+    digest_of,
+    files_of,
+    publication_of,
+)
 from rotator.core.model import Publication
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
 from rotator.pki.certificates import Material, material
@@ -66,7 +74,11 @@ class Access:
 
 
 class DirectoryStore:
-    """`LeafStore` over one directory. Nothing is kept in memory: every call looks at the disk."""
+    """
+    `LeafStore` over one directory. Every call looks at the disk.
+
+    Kept in memory is only what the files last read mean, found again by their digest.
+    """
 
     def __init__(self, path: Path, *, access: Access | None = None) -> None:
         """
@@ -81,6 +93,7 @@ class DirectoryStore:
             raise ConfigError(f"mode {self._access.key_mode:04o} would let everyone at the private key in {path}")
         self._uid = _number_of(self._access.owner, "user")
         self._gid = _number_of(self._access.group, "group")
+        self._understood: tuple[bytes, Publication] | None = None
 
     @property
     def path(self) -> Path:
@@ -112,7 +125,7 @@ class DirectoryStore:
                     number = self._current(root)
                     if number == 0:
                         return None
-                    seen = read_publication(root, number, target=self.target, key_mode=self._access.key_mode)
+                    seen = self._understand(files_of(root, _name(number)), number)
                     if number == self._current(root):
                         return seen
             finally:
@@ -125,7 +138,7 @@ class DirectoryStore:
             raise Rejected(f"nothing is published in {self.target}")
         with self._translated("reading"), self._opened() as root:
             number = self._current(root)
-            files = files_of(root, number)
+            files = files_of(root, _name(number))
             if missing := [name for name in (CHAIN, KEY, BUNDLE) if name not in files]:
                 raise Rejected(f"publication {number} in {self.target} lacks {', '.join(missing)}")
             return material(files[CHAIN].content, files[KEY].content, files[BUNDLE].content)
@@ -148,21 +161,14 @@ class DirectoryStore:
                     raise Conflict(f"publication {current} is current in {self.target}, expected was {expected}")
                 self._clear(root)
                 number = max([current, *_numbers(root)]) + 1
-                contents = contents_of(material, number, stamp)
                 try:
-                    self._write(root, number, contents)
+                    seen = self._write(root, number, material, stamp)
                     self._switch(root, number)
                 except BaseException:
                     # Best effort: what is left is found by the next put, and no reader looks at it.
                     with contextlib.suppress(OSError):
                         self._clear(root)
                     raise
-                seen = read_publication(root, number, target=self.target, key_mode=self._access.key_mode)
-        if seen.problem is not None or (material.leaf, material.bundle) != (seen.leaf, seen.bundle):
-            raise Unavailable(
-                f"publication {number} in {self.target} reads back otherwise than written: "
-                f"{seen.problem or 'other certificates'}"
-            )
         return seen
 
     def forget(self, *, keep: frozenset[int]) -> None:
@@ -175,33 +181,40 @@ class DirectoryStore:
                 spared = keep | {self._current(root)}
                 for number in _numbers(root):
                     if number not in spared:
-                        remove(root, f"publication-{number}")
+                        remove(root, _name(number))
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def _write(self, root: int, number: int, contents: Mapping[str, bytes]) -> None:
-        """Make publication *number*: complete and on disk before it has its name."""
+    def _write(self, root: int, number: int, material: Material, stamp: Stamp) -> Publication:
+        """Make publication *number*: complete, on disk and read back before it has its name."""
+        contents = contents_of(material, number, stamp)
         draft = f".publication-{number}.tmp"
         os.mkdir(draft, 0o700, dir_fd=root)
         folder = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
         try:
-            for name, content in contents.items():
-                mode = self._access.key_mode if name == KEY else self._access.file_mode
-                write_file(folder, name, content, mode=mode, uid=self._uid, gid=self._gid)
-                if read_file(folder, name).content != content:
-                    raise Unavailable(f"{name} of publication {number} in {self.target} reads back otherwise")
+            modes = {name: self._access.key_mode if name == KEY else self._access.file_mode for name in contents}
+            write_files(folder, contents, modes=modes, uid=self._uid, gid=self._gid)
             os.fchown(folder, self._uid, self._gid)
             os.fchmod(folder, self._access.directory_mode)
             os.fsync(folder)
         finally:
             os.close(folder)
+        files = files_of(root, draft)
+        seen = self._understand(files, number)
+        same = {name: file.content for name, file in files.items()} == contents
+        if not same or seen.problem is not None or (material.leaf, material.bundle) != (seen.leaf, seen.bundle):
+            raise Unavailable(
+                f"publication {number} in {self.target} reads back otherwise than written: "
+                f"{seen.problem or 'other certificates'}"
+            )
         # Synced together with the switch: a journalled file system keeps the order of two changes of one directory, and
         # where one does not, a power cut shows as a missing publication, which is published anew.
-        os.rename(draft, f"publication-{number}", src_dir_fd=root, dst_dir_fd=root)
+        os.rename(draft, _name(number), src_dir_fd=root, dst_dir_fd=root)
+        return seen
 
     def _switch(self, root: int, number: int) -> None:
         """Let ``CURRENT`` name publication *number*: one rename, seen by watchers as a move into the directory."""
-        os.symlink(f"publication-{number}", _SWITCH, dir_fd=root)
+        os.symlink(_name(number), _SWITCH, dir_fd=root)
         os.rename(_SWITCH, CURRENT, src_dir_fd=root, dst_dir_fd=root)
         os.fsync(root)
 
@@ -216,6 +229,15 @@ class DirectoryStore:
         mode = os.fstat(root).st_mode
         if mode & stat.S_IWOTH:
             raise Denied(f"everyone may write in {self._path}: take that right away (chmod o-w) before keys go there")
+
+    def _understand(self, files: Mapping[str, File], number: int) -> Publication:
+        """Return what *files* mean; the same files mean the same, so they are parsed once."""
+        digest = digest_of(files)
+        if self._understood is not None and (digest, number) == (self._understood[0], self._understood[1].number):
+            return self._understood[1]
+        seen = publication_of(files, number, target=self.target, key_mode=self._access.key_mode)
+        self._understood = (digest, seen)
+        return seen
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -279,6 +301,11 @@ class DirectoryStore:
                     raise Rejected(f"{self.target} is not a directory of publications ({reason})") from e
                 case _:
                     raise Unavailable(f"the file system failed while {doing} {self.target}: {reason}") from e
+
+
+def _name(number: int) -> str:
+    """Return the name of publication *number*."""
+    return f"publication-{number}"
 
 
 def _numbers(root: int) -> tuple[int, ...]:
