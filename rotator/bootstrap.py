@@ -11,8 +11,8 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from rotator.adapters.vault.issuer import VaultIssuer
 from rotator.adapters.vault.session import VaultSession
 from rotator.adapters.vault.transport import Endpoint
 from rotator.clock import SystemClock
+from rotator.core.alerts import Alert, AlertPolicy, login_alerts, true_at
 from rotator.core.event import Event
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.engine.engine import Engine
@@ -41,6 +42,7 @@ from rotator.evidence.tlog import TileLog
 from rotator.ports import Clock, Drainer, IssuedCertificate, LeafStore, Lease, Probe
 from rotator.settings import (
     Settings,
+    alert_policy,
     authority_policy,
     leaf_policy,
     managed_certificate,
@@ -63,6 +65,8 @@ class Sessions:
     clock: Clock
     threads: int
     _open: dict[str, tuple[VaultSettings, VaultSession]]
+    _missing: dict[str, datetime] = field(default_factory=dict)
+    """Since when an issuer's session was seen without a login."""
 
     def of(self, name: str, settings: VaultSettings) -> VaultSession:
         """Return the session of issuer *name*, a new one if its settings have changed."""
@@ -85,6 +89,22 @@ class Sessions:
     def all(self) -> tuple[VaultSession, ...]:
         """Return every open session."""
         return tuple(session for _, session in self._open.values())
+
+    def alerts(self, policy: AlertPolicy, now: datetime) -> Iterator[Alert]:
+        """Yield what the logins raise at *now*, by issuer."""
+        for name, (_, session) in tuple(self._open.items()):
+            if session.is_logged_in:
+                self._missing.pop(name, None)
+            else:
+                self._missing.setdefault(name, now)
+            foreseen = login_alerts(
+                SubjectName(name),
+                policy,
+                not_after=session.token_not_after,
+                life=session.token_life,
+                missing_since=self._missing.get(name),
+            )
+            yield from true_at(foreseen, now)
 
     def close(self) -> None:
         """Close every session."""
@@ -118,6 +138,7 @@ class Wired:
         fleet = build_fleet(settings, self.sessions, self.clock)
         self.policy[0] = fleet.policy_sha256
         self.engine.use(fleet)
+        self.engine.fleet_alerts.policy = alert_policy(settings)
         self.settings = settings
 
     def close(self) -> None:
@@ -203,10 +224,12 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
             clock=clock,
             limits=limits,
             notifiers=[LogNotifier()],
+            alert_policy=alert_policy(settings),
             threads=settings.limits.threads,
             # After twice the time-out no reply and no late arrival of the request is to be expected.
             settle_after=2 * longest,
         )
+        engine.alerting.watch(lambda now: sessions.alerts(engine.fleet_alerts.policy, now))
         log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
         undo.pop_all()
     return Wired(settings, clock, store, lease, sessions, engine, log, signer, policy)

@@ -23,6 +23,7 @@ import structlog
 from rotator.bootstrap import Wired, wire
 from rotator.clock import SystemClock
 from rotator.control import ControlServer
+from rotator.core.alerts import Alert, checkpoint_alerts, true_at
 from rotator.core.event import EventType
 from rotator.desk import Desk
 from rotator.engine.recorder import Scribe
@@ -76,6 +77,8 @@ class Daemon:
         self._signed = Signed()
         self._scheduler = Scheduler()
         self._control: ControlServer | None = None
+        self._began = wired.clock.now()
+        wired.engine.alerting.watch(self._log_alerts)
 
     def run(self) -> None:
         """Take the lease, work until told to stop, give everything back."""
@@ -148,6 +151,12 @@ class Daemon:
         except RotatorError as error:
             self._signed.problem = str(error)
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+
+    def _log_alerts(self, now: datetime) -> tuple[Alert, ...]:
+        """Return what the evidence log raises at *now*; until its first checkpoint it counts from the start."""
+        every = self._wired.settings.ledger.checkpoint_every
+        signed_at = self._signed.at or self._began
+        return true_at(checkpoint_alerts(signed_at, every, self._signed.problem), now)
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 

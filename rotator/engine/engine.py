@@ -18,12 +18,14 @@ from datetime import timedelta
 
 import structlog
 
+from rotator.core.alerts import AlertPolicy
 from rotator.core.event import EventType, Trigger
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.engine.alerting import Alerting
 from rotator.engine.authority_reconciler import AuthorityReconciler
 from rotator.engine.authority_steps import AuthoritySteps
 from rotator.engine.domains import Domains
+from rotator.engine.fleet_alerts import FleetAlerts
 from rotator.engine.leaf_reconciler import LeafReconciler, Look
 from rotator.engine.leaf_steps import LeafSteps
 from rotator.engine.limits import Limits
@@ -56,6 +58,7 @@ class Engine:
         clock: Clock,
         limits: Limits,
         notifiers: Sequence[Notifier] = (),
+        alert_policy: AlertPolicy | None = None,
         threads: int = 0,
         settle_after: timedelta = timedelta(seconds=30),
         crl_every: timedelta = timedelta(minutes=1),
@@ -97,7 +100,19 @@ class Engine:
             wave=self._wave,
         )
         self.pool = Pool(clock=clock, threads=threads, visit=self.visit, failed=self._failed)
-        self.alerting = Alerting(engine=self, notifiers=notifiers)
+        self.fleet_alerts = FleetAlerts(
+            policy=alert_policy or AlertPolicy(),
+            recorder=self.recorder,
+            leaves=self.leaves,
+            rolls=self.rolls,
+            domains=self.domains,
+            limits=limits,
+        )
+        self.alerting = Alerting(
+            recorder=self.recorder,
+            notifiers=notifiers,
+            sources=[lambda now: self.fleet_alerts.true_now(self.fleet, now)],
+        )
         self._kick = threading.Event()
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -123,11 +138,11 @@ class Engine:
         """Enter what waited outside, visit what is due, and look at every alert; return how many visits began."""
         try:
             self.recorder.enter_spooled()
-            started = self.pool.run_due()
-            self.alerting.look()
         except JournalError as error:
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
-            started = self.pool.run_due()
+        started = self.pool.run_due()
+        # Also without a ledger: then people need to know most.
+        self.alerting.look()
         return started
 
     def heartbeat(self, every: timedelta) -> None:

@@ -109,6 +109,10 @@ class Recorder:
                 raise
             self.memory.apply(self.memory.unsaved())
 
+    def waiting_outside(self) -> int:
+        """Return how many records and rows wait outside the journal. Raises `JournalError` if the disk does not say."""
+        return self._spool.pending() + len(self.memory.unsaved())
+
     def enter_spooled(self) -> int:
         """Enter what waits outside as late records; return how many. Quiet while the journal is still unwritable."""
         with self._draining:

@@ -63,6 +63,10 @@ class RollReconciler:
         """Return what the last visit found."""
         return self._looks.get(workload)
 
+    def failed(self, workload: SubjectName) -> frozenset[str]:
+        """Return the members that do not get ready, as last seen."""
+        return self._failed.get(workload, frozenset())
+
     def reconcile(self, fleet: Fleet, target: WorkloadTarget, leaves: LeafReconciler) -> Look:
         """Bring *target* one step closer to running on what is published, and return when to look again."""
         with self._locks.of(target.id):

@@ -23,6 +23,7 @@ from rotator.settings.checks import check
 from rotator.settings.document import read_document
 from rotator.settings.model import Settings
 from rotator.settings.policies import (
+    alert_policy,
     authority_policy,
     calendar,
     leaf_policy,
@@ -34,6 +35,7 @@ from rotator.settings.problems import refuse_all
 
 __all__ = [
     "Settings",
+    "alert_policy",
     "authority_policy",
     "calendar",
     "json_schema",

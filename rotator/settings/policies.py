@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import rfc8785
 
+from rotator.core.alerts import AlertPolicy
 from rotator.core.authority_policy import AuthorityPolicy
 from rotator.core.model import ManagedCertificate, SubjectName, TrustDomainName
 from rotator.core.rollout import RolloutPolicy
@@ -108,6 +109,17 @@ def authority_policy(settings: Settings, name: str) -> AuthorityPolicy:
         minimum_overlap=domain.ca.minimum_overlap,
         wave=domain.wave,
         calendar=calendar(settings, name),
+    )
+
+
+def alert_policy(settings: Settings) -> AlertPolicy:
+    """Return from when on people are told."""
+    alerts = settings.alerts
+    return AlertPolicy(
+        used_ratio_warning=alerts.expiry_ratio_warning,
+        used_ratio_critical=alerts.expiry_ratio_critical,
+        overdue_after=alerts.overdue_after,
+        expires_within_critical=alerts.expires_within_critical,
     )
 
 

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -179,6 +179,16 @@ class VaultSession:
     def token_not_after(self) -> datetime | None:
         """Return when the present token ends; None before the first login, and for a token that does not end."""
         return self._token.not_after if self._token else None
+
+    @property
+    def token_life(self) -> timedelta | None:
+        """Return how long the present token was given for; None before the first login, or if it does not end."""
+        return self._token.life if self._token else None
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Return whether there is a token, living or not."""
+        return self._token is not None
 
     def close(self) -> None:
         """Give the token back if it was rotator's own, and close every connection. Further calls log in anew."""
