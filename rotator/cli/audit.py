@@ -1,5 +1,5 @@
 """
-The auditor's commands: ``evidence verify``, ``prove`` and ``reconcile``.
+The auditor's commands: ``evidence verify``, ``prove`` and ``reconcile``, and ``key``, whose output auditors are given.
 
 Rules that must stay true here:
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol, cast
 
 import typer
 
@@ -25,8 +25,12 @@ from rotator.errors import ConfigError, LedgerTampered, RotatorError
 from rotator.evidence.prove import prove
 from rotator.evidence.reconcile import Report, reconcile, summary_event
 from rotator.evidence.record import Record
+from rotator.evidence.signer import LocalSigner
 from rotator.evidence.verify import Verdict, outside, verify
 from rotator.ports import IssuedCertificate
+
+if TYPE_CHECKING:
+    from rotator.settings import Settings
 
 FAILED, USAGE = 1, 2
 
@@ -68,6 +72,10 @@ class AuditContext(Protocol):
         """Wire the configured installation. Raises `ConfigError` if there is none."""
         ...
 
+    def settings(self) -> Settings:
+        """Return the configuration. Raises `ConfigError` with every mistake in it."""
+        ...
+
 
 app = typer.Typer(
     name="evidence", help="Check, prove and reconcile the evidence log.", no_args_is_help=True, add_completion=False
@@ -78,6 +86,26 @@ LogDirectory = Annotated[
     Path | None,
     typer.Argument(metavar="[DIR]", help="The log's directory (default: ledger.path of the configuration)."),
 ]
+
+
+@app.command("key")
+def key_command(
+    ctx: typer.Context,
+    *,
+    make: Annotated[
+        bool, typer.Option("--make", help="Make the signing key first, in ledger.signing_key_file (default: no).")
+    ] = False,
+) -> None:
+    """Print the log's verifier key, to be given to auditors by another way than the log."""
+    try:
+        ledger = _context(ctx).settings().ledger
+        if make:
+            signer = LocalSigner.generate(ledger.signing_key_file, ledger.origin)
+        else:
+            signer = LocalSigner(ledger.signing_key_file, ledger.origin)
+    except RotatorError as e:
+        _fail(e, USAGE)
+    typer.echo(signer.verifier_key)
 
 
 @app.command("verify")
@@ -206,10 +234,14 @@ def _print_report(report: Report) -> None:
         typer.echo(f"  {report.missed} rotations are recorded as missed")
 
 
-def _sources(ctx: typer.Context) -> AuditSources:
+def _context(ctx: typer.Context) -> AuditContext:
     if ctx.obj is None:
         raise ConfigError("no configuration: name the log's directory")
-    return cast("AuditContext", ctx.obj).audit_sources()
+    return cast("AuditContext", ctx.obj)
+
+
+def _sources(ctx: typer.Context) -> AuditSources:
+    return _context(ctx).audit_sources()
 
 
 def _wants_json(ctx: typer.Context) -> bool:

@@ -212,3 +212,12 @@ def test_stopping_is_prompt(installation: Installation) -> None:
     installation.daemon.stop()
     assert "daemon_stopped" in (installation.directory / "rotator.log").read_text()
     assert timedelta(0) < PATIENCE
+
+
+def test_the_verifier_key_is_printed_for_auditors(installation: Installation) -> None:
+    """``evidence key`` prints what verifies the log; ``--make`` never replaces a key that exists."""
+    shown = installation.run("evidence", "key")
+    assert shown.stdout == installation.verifier_key.read_text()
+    again = installation.run("evidence", "key", "--make")
+    assert again.returncode == 2
+    assert "cannot make the log's signing key" in again.stderr
