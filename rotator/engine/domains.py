@@ -27,7 +27,7 @@ from rotator.core.model import (
 )
 from rotator.engine.targets import CertificateTarget
 from rotator.pki.bundle import encode
-from rotator.pki.certificates import parse_certificates
+from rotator.pki.certificates import anchors
 from rotator.ports import HeldAuthorities
 
 
@@ -112,4 +112,4 @@ class Domains:
         for state in self._states.values():
             pems.update(state.held.certificates_pem)
         chosen = b"".join(pems[each.id] for each in bundle)
-        return encode(parse_certificates(chosen, source="trust bundle"))
+        return encode(anchors(chosen, source="trust bundle").certificates)

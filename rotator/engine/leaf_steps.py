@@ -24,7 +24,7 @@ from rotator.engine.observe import Confirmations, bundle_probes, is_usable
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet
 from rotator.errors import InvariantBroken, Unavailable
-from rotator.pki.certificates import Material, material, parse_certificates
+from rotator.pki.certificates import Material, anchors, material, parse_certificates
 from rotator.pki.chain import verify
 from rotator.pki.signing_request import PrivateKey, new_key, signing_request
 from rotator.ports import (
@@ -94,7 +94,7 @@ class LeafSteps:
             ],
             safety_line=safety_line,
         )
-        made = material(chain_pem=issued.chain_pem, key_pem=key.pem(), bundle_pem=self._domains.bundle_pem(want.bundle))
+        made = self._together(issued, key, want)
         self._check_new(target, made)
         now = self._clock.now()
         stamp = Stamp(subject=target.name, rotation_id=rotation.id, leaf_published_at=now, bundle_published_at=now)
@@ -256,13 +256,28 @@ class LeafSteps:
             )
         )
 
+    def _together(self, issued: IssuedLeaf, key: PrivateKey, want: CertificateWant) -> Material:
+        """Return what is published as one; the leaf was parsed and compared with the order when it came back."""
+        if issued.leaf.spki_sha256 != key.spki_sha256:
+            raise InvariantBroken(
+                11, f"the new leaf of {want.certificate.name} certifies another key than the one sent"
+            )
+        bundle_pem = self._domains.bundle_pem(want.bundle)
+        return Material(
+            chain_pem=issued.chain_pem,
+            key_pem=key.pem(),
+            bundle_pem=bundle_pem,
+            leaf=issued.leaf,
+            bundle=anchors(bundle_pem).authorities,
+        )
+
     def _check_new(self, target: CertificateTarget, made: Material) -> None:
         """Raise `InvariantBroken` if the new leaf would not verify under a live bundle, its own included (law 3)."""
         if made.leaf.issuer not in {each.id for each in made.bundle}:
             raise InvariantBroken(3, f"the new leaf of {target.name} would not verify under its own bundle")
         verify(
             parse_certificates(made.chain_pem, source=f"the new leaf of {target.name}"),
-            parse_certificates(made.bundle_pem, source=f"the bundle of {target.name}"),
+            anchors(made.bundle_pem).certificates,
             at=max(self._clock.now(), made.leaf.not_before),
         )
         state = self._domains.get(target.certificate.trust_domain)

@@ -27,11 +27,15 @@ AnyPrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519
 class PrivateKey:
     """A private key that does not show itself."""
 
-    __slots__ = ("_key", "_type")
+    __slots__ = ("_key", "_spki_sha256", "_type")
 
     def __init__(self, key: AnyPrivateKey, kind: KeyType) -> None:
         self._key = key
         self._type = kind
+        encoded = key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self._spki_sha256 = hashlib.sha256(encoded).hexdigest()
 
     def __repr__(self) -> str:
         return f"PrivateKey({self._type}, {self.spki_sha256[:12]}, redacted)"
@@ -47,10 +51,7 @@ class PrivateKey:
     @property
     def spki_sha256(self) -> str:
         """Return the SHA-256 of the public half (SubjectPublicKeyInfo, DER), lower-case hex."""
-        encoded = self._key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        return hashlib.sha256(encoded).hexdigest()
+        return self._spki_sha256
 
     def pem(self) -> bytes:
         """Return the secret itself: PKCS#8, unencrypted. Only what publishes it may ask."""
