@@ -28,8 +28,8 @@ from rotator.adapters.vault.issuer import VaultIssuer
 from rotator.adapters.vault.session import VaultSession
 from rotator.adapters.vault.transport import Endpoint
 from rotator.clock import SystemClock
-from rotator.core.alerts import Alert, AlertPolicy, login_alerts, true_at
 from rotator.core.event import Event
+from rotator.core.foreseen import Alert, AlertPolicy, login_alerts, true_at
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.engine.engine import Engine
 from rotator.engine.limits import IssuanceLimit, Limits

@@ -23,8 +23,8 @@ import structlog
 from rotator.bootstrap import Wired, wire
 from rotator.clock import SystemClock
 from rotator.control import ControlServer
-from rotator.core.alerts import Alert, checkpoint_alerts, true_at
 from rotator.core.event import EventType
+from rotator.core.foreseen import Alert, checkpoint_alerts, true_at
 from rotator.desk import Desk
 from rotator.engine.recorder import Scribe
 from rotator.engine.scheduler import Scheduler

@@ -23,8 +23,8 @@ from datetime import datetime
 
 import structlog
 
-from rotator.core.alerts import Alert, changes
 from rotator.core.event import Event, EventType
+from rotator.core.foreseen import Alert, changes
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.errors import InvariantBroken, RotatorError
 from rotator.ports import Notice, Notifier

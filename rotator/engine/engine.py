@@ -18,8 +18,8 @@ from datetime import timedelta
 
 import structlog
 
-from rotator.core.alerts import AlertPolicy
 from rotator.core.event import EventType, Trigger
+from rotator.core.foreseen import AlertPolicy
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.engine.alerting import Alerting
 from rotator.engine.authority_reconciler import AuthorityReconciler

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from rotator.core.alerts import (
+from rotator.core.foreseen import (
     Alert,
     AlertPolicy,
     CertificateStanding,

@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 import rfc8785
 
-from rotator.core.alerts import AlertPolicy
 from rotator.core.authority_policy import AuthorityPolicy
+from rotator.core.foreseen import AlertPolicy
 from rotator.core.model import ManagedCertificate, SubjectName, TrustDomainName
 from rotator.core.rollout import RolloutPolicy
 from rotator.core.window import Budget, Calendar, Freeze, LeafPolicy, MaintenanceWindow
