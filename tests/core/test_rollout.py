@@ -1,0 +1,205 @@
+"""Waves of members: drained first, never below the minimum, stopped at the first unhealthy one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rotator.core.model import Member
+from rotator.core.rollout import AtDrainDeadline, RollDecision, RolloutPolicy, decide, foreseen
+from rotator.core.steps import Done, DrainMember, Nothing, ReplaceMember, UndrainMember, Wait
+from tests.core.worlds import HOUR, MINUTE, NOW, SECOND, member
+
+POLICY = RolloutPolicy(max_unavailable=1, drain_deadline=HOUR)
+
+
+def roll(
+    *members: Member,
+    policy: RolloutPolicy = POLICY,
+    now: datetime = NOW + MINUTE,
+    failed: frozenset[str] = frozenset(),
+) -> RollDecision:
+    """Return the decision about *members*; their material changed at `NOW`, when the roll started."""
+    return decide(policy, members, NOW, NOW, now, failed)
+
+
+def test_law_16_no_restart_without_changed_material() -> None:
+    """Who started after the change is not touched; nobody at all is nothing to do."""
+    assert Done() == roll(member("a", fresh=True), member("b", fresh=True))
+    assert Nothing() == roll()
+
+
+def test_law_17_a_member_is_drained_before_it_is_replaced() -> None:
+    """One at a time; the other goes on."""
+    assert DrainMember(workload=member("a").workload, member="a") == roll(member("a"), member("b"))
+    assert isinstance(roll(member("a", draining=True, busy=2), member("b")), Wait)
+
+
+@pytest.mark.parametrize(
+    ("busy", "idle_seen", "replaced"), [(0, 2, True), (0, 1, False), (1, 2, False), (None, 5, False), (0, 0, False)]
+)
+def test_law_17_only_what_was_seen_idle_twice_is_replaced(busy: int | None, idle_seen: int, *, replaced: bool) -> None:
+    """Unknown work is never idle."""
+    decided = roll(member("a", draining=True, busy=busy, idle_seen=idle_seen), member("b"))
+    assert replaced == isinstance(decided, ReplaceMember)
+
+
+def test_law_17_never_below_the_minimum_available() -> None:
+    """A member that is not ready counts against the wave; stale ones that take no work are drained first."""
+    waiting = roll(member("a"), member("b", fresh=True, ready=False), member("c"))
+    assert isinstance(waiting, Wait)
+    assert ("b",) == waiting.on
+    first = roll(member("a"), member("b", ready=False), member("c"))
+    assert isinstance(first, DrainMember)
+    assert "b" == first.member
+    two = replace(POLICY, max_unavailable=2)
+    second = roll(member("a", draining=True, busy=1), member("b"), member("c"), policy=two)
+    assert isinstance(second, DrainMember)
+    assert isinstance(roll(member("a", draining=True, busy=1), member("b"), member("c")), Wait)
+
+
+def test_law_17_a_wave_that_can_never_begin_says_so() -> None:
+    """Nobody may be unavailable and nobody is spare."""
+    stuck = roll(member("a"), member("b"), policy=replace(POLICY, max_unavailable=0))
+    assert isinstance(stuck, Wait)
+    assert stuck.alert
+    spare = replace(POLICY, max_unavailable=0, surge=1)
+    assert isinstance(roll(member("a"), member("b"), policy=spare), DrainMember)
+
+
+def test_law_17_every_queue_keeps_a_consumer() -> None:
+    """The last one of a queue is not drained, and is named; the operator's word decides otherwise."""
+    alone = (member("a", queues=("default", "gpu")), member("b", queues=("default",), fresh=True))
+    held = roll(*alone)
+    assert isinstance(held, Wait)
+    assert held.alert
+    assert ("a",) == held.on
+    assert "gpu" in held.why
+    assert isinstance(roll(*alone, policy=replace(POLICY, queue_single_consumer=True)), DrainMember)
+    other = roll(member("a", queues=("gpu",)), member("b", queues=("default",)), member("c", queues=("default",)))
+    assert isinstance(other, DrainMember)
+    assert "b" == other.member
+    # A consumer that is being drained keeps nobody company.
+    two = replace(POLICY, max_unavailable=2)
+    last = roll(member("a", queues=("q",), draining=True, busy=1), member("b", queues=("q",)), policy=two)
+    assert isinstance(last, Wait)
+
+
+def test_law_17_the_first_unhealthy_wave_stops_the_roll() -> None:
+    """The others get their work back, and the one that failed is named."""
+    sick = member("a", fresh=True, ready=False)
+    given_back = roll(sick, member("b", draining=True, busy=1), member("c"), failed=frozenset({"a"}))
+    assert isinstance(given_back, UndrainMember)
+    assert "b" == given_back.member
+    stopped = roll(sick, member("b"), member("c"), failed=frozenset({"a"}))
+    assert isinstance(stopped, Wait)
+    assert stopped.alert
+    assert ("a",) == stopped.on
+
+
+def test_the_next_wave_waits_until_the_last_is_ready() -> None:
+    """Replaced is not ready."""
+    coming = roll(member("a", fresh=True, ready=False), member("b"), policy=replace(POLICY, max_unavailable=2))
+    assert isinstance(coming, Wait)
+    assert not coming.alert
+
+
+def test_a_stopped_member_is_started() -> None:
+    """Before anything is drained."""
+    assert ReplaceMember(workload=member("b").workload, member="b") == roll(member("a"), member("b", running=False))
+
+
+def test_a_fresh_member_that_is_still_drained_gets_its_work_back() -> None:
+    """A crash fell between the replacement and its undrain."""
+    decided = roll(member("a", fresh=True, draining=True), member("b"))
+    assert isinstance(decided, UndrainMember)
+
+
+@pytest.mark.parametrize(
+    ("choice", "step"),
+    [(AtDrainDeadline.WAIT, Wait), (AtDrainDeadline.SKIP, UndrainMember), (AtDrainDeadline.FORCE, ReplaceMember)],
+)
+def test_law_17_at_the_drain_deadline_the_written_choice_decides(choice: AtDrainDeadline, step: type) -> None:
+    """To the second, and it alerts or says so."""
+    policy = replace(POLICY, at_drain_deadline=choice)
+    working = (member("a", draining=True, busy=1), member("b"))
+    in_time = roll(*working, policy=policy, now=NOW + HOUR - SECOND)
+    assert Wait(until=NOW + HOUR, on=("a",), why="to finish their work") == in_time
+    late = roll(*working, policy=policy, now=NOW + HOUR)
+    assert isinstance(late, step)
+    assert not isinstance(late, Wait) or late.alert
+    assert not isinstance(late, ReplaceMember) or late.forced
+
+
+def test_what_was_skipped_is_named_and_not_drained_again() -> None:
+    """It runs on its old material until a person or the next roll decides."""
+    policy = replace(POLICY, at_drain_deadline=AtDrainDeadline.SKIP)
+    left = roll(member("a"), member("b", fresh=True), policy=policy, now=NOW + 2 * HOUR)
+    assert isinstance(left, Wait)
+    assert left.alert
+    assert ("a",) == left.on
+
+
+def test_what_may_go_wrong_is_foreseen() -> None:
+    """Before the roll starts, in words."""
+    fine = (member("a", queues=("q",)), member("b", queues=("q",)))
+    assert () == foreseen(POLICY, fine, NOW + 2 * HOUR, NOW)
+    assert (
+        "the drain deadline of 1h reaches past the present leaf, which has 30m left",
+        "max_unavailable 0 without surge: no member can ever be drained",
+        "a is the only consumer of gpu: it will not be drained",
+        "the work of a cannot be seen: draining will not end by itself",
+        "b does not take work already",
+    ) == foreseen(
+        replace(POLICY, max_unavailable=0),
+        (member("a", queues=("gpu",), busy=None), member("b", ready=False)),
+        NOW + 30 * MINUTE,
+        NOW,
+    )
+
+
+@given(
+    sizes=st.integers(min_value=1, max_value=6),
+    unavailable=st.integers(min_value=1, max_value=3),
+    choice=st.sampled_from(AtDrainDeadline),
+    tasks=st.lists(st.integers(min_value=0, max_value=4), min_size=6, max_size=6),
+    shared=st.booleans(),
+)
+def test_law_17_a_whole_roll_never_goes_below_the_minimum_and_ends(
+    sizes: int, unavailable: int, choice: AtDrainDeadline, tasks: list[int], *, shared: bool
+) -> None:
+    """Every member of any workload is replaced once, idle, with enough others at work."""
+    policy = replace(POLICY, max_unavailable=unavailable, at_drain_deadline=choice, queue_single_consumer=sizes == 1)
+    members = {f"m{n}": member(f"m{n}", busy=tasks[n], queues=("q",) if shared else ()) for n in range(sizes)}
+    replaced: list[str] = []
+    for tick in range(200):
+        decided = decide(policy, tuple(members.values()), NOW, NOW, NOW + tick * SECOND, frozenset())
+        if isinstance(decided, Done):
+            break
+        match decided:
+            case DrainMember():
+                members[decided.member] = replace(members[decided.member], draining=True)
+                at_work = [each for each in members.values() if each.ready and not each.draining]
+                assert len(at_work) >= sizes - unavailable
+                assert at_work or sizes == 1 or not shared
+            case ReplaceMember():
+                assert 0 == members[decided.member].busy
+                replaced.append(decided.member)
+                members[decided.member] = member(decided.member, fresh=True, ready=False, queues=("q",))
+            case Wait():
+                members = {name: _worked(each) for name, each in members.items()}
+            case _:
+                raise AssertionError(decided)
+    assert sorted(members) == sorted(replaced)
+
+
+def _worked(each: Member) -> Member:
+    """Return *each* a tick later: new ones get ready, drained ones finish a task."""
+    if each.draining:
+        left = max(0, (each.busy or 0) - 1)
+        return replace(each, busy=left, idle_seen=each.idle_seen + 1 if left == 0 else 0)
+    return replace(each, ready=True)
