@@ -524,6 +524,14 @@ def test_law_19_what_joins_is_valid_in_this_phase_and_the_next() -> None:
         assert now.signer.authority in following.bundle
 
 
+def test_law_19_a_party_that_is_down_may_come_back_with_what_lies_in_its_store() -> None:
+    """Its leaf of the old one is replaced, and trusted until then."""
+    down = party("a", published=BOTH, reachable=False, served=None)
+    decided = rotated(after(down), now=NOW + 2 * HOUR)
+    assert isinstance(decided.next, ReissueLeaves)
+    assert (NEW.authority, OLD.authority) == decided.bundle
+
+
 def test_authorities_are_told_apart_by_key_id() -> None:
     """Two generations with one common name are two."""
     twin = replace(NEW, authority=replace(NEW.authority, subject=authority().subject))
