@@ -15,31 +15,26 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 
 from rotator.errors import JournalError
-from rotator.store.engine import BUSY_SECONDS, translated, writing
+from rotator.store.engine import BUSY_SECONDS, Run, driver_error, translated, writing_plainly
 
 MOST_MEMBERS = 64
 """A commit takes at most so many: others want to know that theirs is done."""
 
 _LOOK_SECONDS = 1.0
 
-Run = Callable[..., Any]
-"""Executes one statement, given as text and its parameters; returns the driver's cursor."""
-
 
 class Batch:
     """One transaction of the database and the members that share it."""
 
-    def __init__(self, undo: contextlib.ExitStack, connection: sa.Connection) -> None:
+    def __init__(self, undo: contextlib.ExitStack, run: Run) -> None:
         """*undo* holds the open transaction: closing it commits."""
         self._undo = undo
-        # The driver's own: what is executed is text that was compiled once, so SQLAlchemy has nothing to add.
-        self.run: Run = connection.connection.cursor().execute
+        self.run = run
         self.members = 0
         self.next_seq: int | None = None
         """The number of the next record; None until somebody asks."""
@@ -65,14 +60,13 @@ class Batch:
             raise
         self.members += 1
 
-    def end(self, doing: str) -> None:
+    def end(self) -> None:
         """Commit, or roll back what is broken; never raises: every member learns from `wait`."""
         try:
-            with translated(doing):
-                if self.broken is None:
-                    self._undo.close()
-                else:
-                    self._undo.__exit__(type(self.broken), self.broken, self.broken.__traceback__)
+            if self.broken is None:
+                self._undo.close()
+            else:
+                self._undo.__exit__(type(self.broken), self.broken, self.broken.__traceback__)
         except BaseException as e:  # noqa: BLE001 -- told to every member
             self._error = e
         else:
@@ -96,7 +90,7 @@ class Commits:
         """*doing* completes "cannot ..." in errors."""
         self._engine = engine
         self._doing = doing
-        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
+        self._driver_error = driver_error(engine)
         self._turn = threading.Lock()
         self._counting = threading.Lock()
         self._waiting = 0
@@ -147,15 +141,15 @@ class Commits:
     def _open(self) -> Batch:
         with contextlib.ExitStack() as undo:
             try:
-                connection = undo.enter_context(writing(self._engine, self._doing))
+                run = undo.enter_context(writing_plainly(self._engine, self._doing))
             except JournalError as e:
                 self._refused = (time.monotonic(), e)
                 raise
-            self._batch = Batch(undo.pop_all(), connection)
+            self._batch = Batch(undo.pop_all(), run)
         return self._batch
 
     def _end(self, batch: Batch) -> None:
         """Commit *batch* unless that was done already; the turn is held."""
         if self._batch is batch:
             self._batch = None
-            batch.end(self._doing)
+            batch.end()

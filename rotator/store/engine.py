@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ BUSY_SECONDS = 5
 WRITER_LOCK = 0x726F7461746F72
 """The advisory lock of PostgreSQL that writers hold for the length of a transaction: "rotator" in ASCII."""
 
+Run = Callable[..., Any]
+"""Executes one statement, given as text and its parameters; returns the driver's cursor."""
+
+_BEGIN_ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"}
 _READ_ONLY = "rotator_reads"
 _IDLE_CONNECTIONS = 4
 _MORE_CONNECTIONS = 60
@@ -144,6 +148,31 @@ def writing(engine: sa.Engine, doing: str, *, alone: bool = True) -> Iterator[sa
         if alone and connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITER_LOCK)))
         yield connection
+
+
+@contextlib.contextmanager
+def writing_plainly(engine: sa.Engine, doing: str) -> Iterator[Run]:
+    """
+    Open a transaction as `writing` does, alone, and give the driver's own way to execute.
+
+    For statements that were compiled once: SQLAlchemy would only take its time over them.
+    """
+    with translated(doing, driver_error(engine)):
+        connection = engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(_BEGIN_ALONE[engine.dialect.name])
+            yield cursor.execute
+            connection.commit()
+        finally:
+            # Rolls back what was not committed, and closes a connection that cannot even do that.
+            connection.close()
+
+
+def driver_error(engine: sa.Engine) -> type[Exception]:
+    """Return what every error of the driver is."""
+    found: type[Exception] = engine.dialect.loaded_dbapi.Error
+    return found
 
 
 @contextlib.contextmanager

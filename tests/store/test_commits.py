@@ -62,12 +62,12 @@ def together(store: SQLStore, work: Callable[[int], None]) -> Iterator[list[Futu
 
 def test_law_21_writers_that_wait_share_one_commit(store: SQLStore) -> None:
     """Rows of all are there once each returns, numbers follow their turns, and one that fails keeps nobody else's."""
-    commits: list[None] = []
-    sa.event.listen(store._engine, "commit", lambda _: commits.append(None))
+    begun: list[None] = []
+    sa.event.listen(store._engine, "checkout", lambda *_: begun.append(None))
     with together(store, lambda number: write(store, number)) as writers:
         failed = [isinstance(writer.exception(30), InvariantBroken) for writer in writers]
     assert [number % 3 == 0 for number in range(1, WRITERS + 1)] == failed
-    assert len(commits) == 1
+    assert len(begun) == 1
     assert store.size() == WRITERS - 2 + 1
     assert list(range(WRITERS - 1)) == [record.seq for record in records(store)]
     assert {1, 2, 4, 5} == {int(each.spki_sha256, 16) for each in store.issuances(states=frozenset({issuance().state}))}
@@ -94,7 +94,7 @@ def test_a_lock_that_is_not_given_up_is_waited_for_once(
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.5)
     store = open_store(f"sqlite:///{tmp_path / 'state.db'}")
     tries: list[None] = []
-    sa.event.listen(store._engine, "begin", lambda _: tries.append(None))
+    sa.event.listen(store._engine, "checkout", lambda *_: tries.append(None))
     with (
         contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other,
         ThreadPoolExecutor(WRITERS) as pool,
