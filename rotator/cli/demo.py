@@ -10,7 +10,10 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -18,6 +21,13 @@ from typing import Annotated, NoReturn
 import typer
 
 DEFAULT_DIRECTORY = Path("demo")
+
+
+def _command() -> str:
+    """Return how this command is typed from here."""
+    if shutil.which("rotator"):
+        return "rotator"
+    return os.path.relpath(Path(sys.executable).parent / "rotator")
 
 
 def demo(
@@ -63,7 +73,7 @@ def demo(
     console.print(
         f"\n  For comparison, the CA replaced in one step: {naive.failed} of {naive.requests:,} requests failed.\n\n"
         f"  Left in {directory}: report.html, report.json, ledger/ with its key log.vkey, logs/.\n"
-        f"  Check the log yourself: rotator evidence verify {directory}/ledger --key {directory}/log.vkey "
+        f"  Check the log yourself: {_command()} evidence verify {directory}/ledger --key {directory}/log.vkey "
         f"--pinned {directory}/pinned.checkpoint",
         highlight=False,
         soft_wrap=True,
