@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from rotator.core import renewal
-from rotator.core.event import Event, EventType, Trigger
+from rotator.core.event import Corroboration, Event, EventType, Trigger
 from rotator.core.model import (
     AskedFor,
     IntentKind,
@@ -37,6 +37,7 @@ from rotator.engine.domains import Domains
 from rotator.engine.leaf_steps import LeafSteps
 from rotator.engine.limits import Limits
 from rotator.engine.locks import Locks
+from rotator.engine.memory import Row
 from rotator.engine.observe import Proof, leaf_proof, newest, observe_certificate
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.recovery import Recovery
@@ -331,9 +332,10 @@ class LeafReconciler:
             and order.kind is IssuanceKind.LEAF
             and order.spki_sha256 != published_spki
         ]
-        if rotation is not None and publication.rotation_id == rotation.id:
-            self._complete(target, publication, rotation, proof)
-        for order in behind:
+        revoked = [order for order in behind if self._recovery.lives_on(domain, order)]
+        lapsed = [self._recovery.lapse(each, rotation, published=True) for each in behind if each not in revoked]
+        self._complete(target, publication, rotation, proof, lapsed)
+        for order in revoked:
             self._recovery.end(domain, order, rotation, published=True)
         if behind or rotation is not None:
             for store, held in zip(target.stores, seen.publications, strict=True):
@@ -388,20 +390,33 @@ class LeafReconciler:
         )
         self._recorder.write([row], events)
 
-    def _complete(self, target: CertificateTarget, publication: Publication, rotation: Rotation, proof: Proof) -> None:
-        """Close *rotation*: its leaf is in use at every consumer."""
-        scribe = Scribe(
-            clock=self._clock, subject=target.name, rotation=rotation, spiffe_id=target.certificate.identity
-        )
-        corroboration = replace(scribe.event(EventType.VERIFIED).corroboration, dataplanes=proof.by)
-        self._recorder.write(
-            [replace(rotation, state=RotationState.DONE, finished_at=self._clock.now(), outcome="done")],
-            [
-                scribe.event(EventType.VERIFIED, new=publication.leaf, corroboration=corroboration),
-                scribe.event(EventType.COMPLETED, new=publication.leaf),
-            ],
-        )
-        log.info(LogEvent.ROTATION_FINISHED, subject=target.name, rotation_id=rotation.id)
+    def _complete(
+        self,
+        target: CertificateTarget,
+        publication: Publication,
+        rotation: Rotation | None,
+        proof: Proof,
+        lapsed: Sequence[tuple[Issuance, Event]],
+    ) -> None:
+        """Close *rotation* if its leaf is what is in use at every consumer, and with it what has *lapsed* thereby."""
+        rows: list[Row] = []
+        events: list[Event] = []
+        ended = rotation if rotation is not None and publication.rotation_id == rotation.id else None
+        if ended is not None:
+            scribe = Scribe(
+                clock=self._clock, subject=target.name, rotation=ended, spiffe_id=target.certificate.identity
+            )
+            rows.append(replace(ended, state=RotationState.DONE, finished_at=self._clock.now(), outcome="done"))
+            by = Corroboration(dataplanes=proof.by)
+            events.append(scribe.event(EventType.VERIFIED, new=publication.leaf, corroboration=by))
+            events.append(scribe.event(EventType.COMPLETED, new=publication.leaf))
+        for row, event in lapsed:
+            rows.append(row)
+            events.append(event)
+        if rows:
+            self._recorder.write(rows, events)
+        if ended is not None:
+            log.info(LogEvent.ROTATION_FINISHED, subject=target.name, rotation_id=ended.id)
 
 
 def _drift_look(target: CertificateTarget) -> timedelta:

@@ -11,11 +11,12 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from rotator.core.event import CertificateFacts, Corroboration, EventType
+from rotator.core.event import CertificateFacts, Corroboration, Event, EventType
 from rotator.core.model import Leaf, Serial, SubjectName
 from rotator.engine.domains import Domains
 from rotator.engine.recorder import Recorder, Scribe
@@ -89,33 +90,31 @@ class Recovery:
             self._recorder.write([order], [replace(issued, new=_facts(found))])
         self.end(domain, order, rotation, published=False)
 
+    def lives_on(self, domain: DomainTarget, order: Issuance) -> bool:
+        """Return whether *order*'s leaf is to be revoked: it outlives the next CRL (law 18)."""
+        outlives = order.not_after is not None and order.not_after > self._clock.now() + domain.crl_interval
+        return outlives and order.serial is not None and order.kind is not IssuanceKind.AUTHORITY
+
+    def lapse(self, order: Issuance, rotation: Rotation | None, *, published: bool) -> tuple[Issuance, Event]:
+        """Return the row and the record by which *order* ends without being revoked."""
+        event = self._scribe(order, rotation).event(EventType.LAPSED, detail=_end_detail(order, published=published))
+        return replace(order, state=IssuanceState.LAPSED), event
+
     def end(self, domain: DomainTarget, order: Issuance, rotation: Rotation | None, *, published: bool) -> None:
         """Revoke what lives on past the next CRL, record the rest as lapsed."""
-        now = self._clock.now()
-        scribe = self._scribe(order, rotation)
-        detail: dict[str, str | int | bool] = {
-            "serial": order.serial or "",
-            "spki_sha256": order.spki_sha256,
-            "published": published,
-        }
-        if order.kind is IssuanceKind.PROBE:
-            detail["probe"] = True
-        outlives = order.not_after is not None and order.not_after > now + domain.crl_interval
-        if outlives and order.serial is not None and order.kind is not IssuanceKind.AUTHORITY:
-            try:
+        if order.serial is not None and self.lives_on(domain, order):
+            # The signer may not know it (any more): then nothing is left to revoke.
+            with contextlib.suppress(Rejected):
                 request_id = domain.issuer.revoke(order.serial)
-            except Rejected:
-                # The signer does not know it (any more): nothing is left to revoke.
-                outlives = False
-            else:
-                event = scribe.event(
-                    EventType.REVOKED, detail=detail, corroboration=Corroboration(vault_request_id=request_id)
+                event = self._scribe(order, rotation).event(
+                    EventType.REVOKED,
+                    detail=_end_detail(order, published=published),
+                    corroboration=Corroboration(vault_request_id=request_id),
                 )
                 self._recorder.write([replace(order, state=IssuanceState.REVOKED)], [event])
                 return
-        self._recorder.write(
-            [replace(order, state=IssuanceState.LAPSED)], [scribe.event(EventType.LAPSED, detail=detail)]
-        )
+        row, event = self.lapse(order, rotation, published=published)
+        self._recorder.write([row], [event])
 
     def resolve_authorities(self, domain: DomainTarget, rotation: Rotation | None) -> None:
         """Account for CA certificates that the corporate PKI signed and the signer never installed."""
@@ -228,6 +227,18 @@ class Recovery:
         """Return the writer of events about *order*, tied to its own rotation where that is still open."""
         own = rotation if rotation is not None and rotation.id == order.rotation_id else None
         return Scribe(clock=self._clock, subject=order.subject, rotation=own, rotation_id=order.rotation_id or None)
+
+
+def _end_detail(order: Issuance, *, published: bool) -> dict[str, str | int | bool]:
+    """Return what the record of *order*'s end says of it."""
+    detail: dict[str, str | int | bool] = {
+        "serial": order.serial or "",
+        "spki_sha256": order.spki_sha256,
+        "published": published,
+    }
+    if order.kind is IssuanceKind.PROBE:
+        detail["probe"] = True
+    return detail
 
 
 def _facts(found: IssuedCertificate) -> CertificateFacts:
