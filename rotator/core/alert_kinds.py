@@ -119,8 +119,8 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "drain-deadline",
     ),
     AlertKind.MEMBER_FAILED: _means(
-        "A member of a workload does not get ready, so its roll is stopped.",
-        "critical: `start_timeout` after its start",
+        "A member of a workload does not start or does not get ready, so its roll does not go on.",
+        "critical: `start_timeout` after its start, or without one",
         "drain-deadline",
     ),
     AlertKind.CHECKPOINT_OLD: _means(

@@ -323,7 +323,7 @@ class WorkloadStanding:
 def workload_alerts(seen: WorkloadStanding) -> tuple[Alert, ...]:
     """Return what *seen* raises."""
     if seen.failed:
-        says = f"{_names(seen.failed)} of {seen.name} does not get ready, so its roll is stopped: see the member's log"
+        says = f"{_names(seen.failed)} of {seen.name} does not get ready, so its roll waits: see the member's log"
         return (_critical(AlertKind.MEMBER_FAILED, seen.name, seen.at, says),)
     if not seen.held:
         return ()

@@ -19,7 +19,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -38,6 +38,9 @@ MOST_KEPT_NOTICES = 10_000
 MOST_RECORDS_A_LOOK = 1_000
 """A quarter of a second of the store's only writer: where thousands of alerts begin at once, steps come first."""
 
+QUIET = timedelta(seconds=30)
+"""How long an alert must have been gone before it is over: a roll that goes on to its next member is the same roll."""
+
 Source = Callable[[datetime], Iterable[Alert]]
 """Gives the alerts that are true at a moment."""
 
@@ -55,6 +58,8 @@ class Alerting:
         """Of the last raise, by key."""
         self._turned: dict[str, datetime] = {}
         """When this process last saw an alert end or get milder, by key: what comes after is a new one."""
+        self._gone: dict[str, datetime] = {}
+        """Since when what is raised is no longer true, by key."""
         self._unrecorded: list[Event] = []
         self._looking = threading.Lock()
 
@@ -80,7 +85,8 @@ class Alerting:
 
     def _look(self, now: datetime) -> None:
         true_now = {each.key: each for source in self._sources for each in source(now)}
-        to_raise, to_clear = changes(self._raised, true_now.values())
+        to_raise, gone = changes(self._raised, true_now.values())
+        to_clear = self._over(gone, now)
         for alert in to_raise:
             self._unrecorded.append(self._raise(alert))
         for alert in to_clear:
@@ -95,6 +101,11 @@ class Alerting:
             outbox.extend(notices)
             _deliver(notifier, outbox)
         self._record()
+
+    def _over(self, gone: Sequence[Alert], now: datetime) -> tuple[Alert, ...]:
+        """Return those of *gone* that have been gone for long enough; a clock that was set back counts as that."""
+        self._gone = {each.key: self._gone.get(each.key, now) for each in gone}
+        return tuple(each for each in gone if not timedelta() <= now - self._gone[each.key] < QUIET)
 
     # --- raise and clear --------------------------------------------------------------------------------------------
 

@@ -78,6 +78,8 @@ class FleetAlerts:
         self._known_for: tuple[Fleet, AlertPolicy] | None = None
         self._unproven: dict[SubjectName, datetime] = {}
         """When this process first saw a certificate unproven that it has not seen proven since."""
+        self._down: dict[SubjectName, dict[str, datetime]] = {}
+        """Since when this process has seen a member of a workload not run."""
         self._spooled_since: datetime | None = None
 
     def true_now(self, fleet: Fleet, now: datetime) -> Iterator[Alert]:
@@ -182,20 +184,31 @@ class FleetAlerts:
     def _of_workload(self, fleet: Fleet, target: WorkloadTarget, now: datetime) -> tuple[Alert, ...]:
         look, failed = self._rolls.look(target.name), self._rolls.failed(target.name)
         held = look is not None and look.alert
-        if look is None or not (held or failed):
+        stopped = self._stopped(target, now)
+        if not (held or failed or stopped):
             return ()
-        rolling = (self._memory.open_rotation(each.name) for each in fleet.rolled_with(target.name))
+        rolling = [self._memory.open_rotation(each.name) for each in fleet.rolled_with(target.name)]
+        if target.keep_running or any(rolling):
+            failed |= stopped
         begun = [each.roll_started_at for each in rolling if each is not None and each.roll_started_at is not None]
         standing = WorkloadStanding(
             name=target.name,
             failed=tuple(sorted(failed)),
-            waiting_on=look.waiting_on,
-            why=look.why,
+            waiting_on=look.waiting_on if look is not None else (),
+            why=look.why if look is not None else "",
             held=held,
             deadline=min(begun) + target.policy.drain_deadline if begun else None,
             at=now,
         )
         return workload_alerts(standing)
+
+    def _stopped(self, target: WorkloadTarget, now: datetime) -> frozenset[str]:
+        """Return the members that have not run for longer than a start may take."""
+        members = self._rolls.known_members(target.name)
+        down = self._down.get(target.name, {})
+        down = {each.name: down.get(each.name, now) for each in members if not each.running}
+        self._down[target.name] = down
+        return frozenset(name for name, since in down.items() if now - since > target.ready_within)
 
     def _of_spool(self, now: datetime) -> tuple[Alert, ...]:
         try:

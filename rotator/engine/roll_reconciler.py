@@ -135,9 +135,12 @@ class RollReconciler:
 
     def _observe(self, target: WorkloadTarget) -> tuple[Member, ...]:
         """Return the members, with the count of how often in a row each was seen drained and idle."""
-        before = {each.identity: each.idle_seen for each in self._members.get(target.name, ())}
+        # By name too: an identity tells a member's runs apart, not members.
+        before = {(each.name, each.identity): each.idle_seen for each in self._members.get(target.name, ())}
         members = tuple(
-            replace(each, idle_seen=before.get(each.identity, 0) + 1 if each.draining and each.busy == 0 else 0)
+            replace(
+                each, idle_seen=before.get((each.name, each.identity), 0) + 1 if each.draining and each.busy == 0 else 0
+            )
             for each in observe_workload(target)
         )
         now = self._clock.now()
