@@ -194,9 +194,10 @@ def leaf_of(chain: Sequence[x509.Certificate]) -> Leaf:
     )
 
 
+@lru_cache(maxsize=64)
 def authority_of(certificate: x509.Certificate) -> Authority:
     """
-    Return *certificate* as an `Authority`, named by its subject key identifier.
+    Return *certificate* as an `Authority`, named by its subject key identifier. Few are asked for again and again.
 
     Raises:
         Rejected: If it is no CA certificate, or carries no subject key identifier (law 6).

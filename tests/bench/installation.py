@@ -29,6 +29,7 @@ from rotator.ports import Clock, LeafStore
 from rotator.store.lease import FileLease
 from rotator.store.spool import Spool
 from rotator.store.sql import SQLStore
+from rotator.telemetry import configure_logging
 
 DOMAIN = TrustDomainName("bench.test")
 LEAF_LIFE = timedelta(minutes=30)
@@ -81,6 +82,8 @@ class Installation:
     ) -> None:
         """Open the journal, take the lease and load what is remembered."""
         self._undo = ExitStack()
+        log = self._undo.enter_context((directory / "daemon.log").open("a", encoding="utf-8"))
+        self._undo.callback(configure_logging("info", "json", log))
         self.store = SQLStore(f"sqlite:///{directory / 'state.db'}", environment="bench")
         self._undo.callback(self.store.close)
         lease = FileLease(directory / "state.lease")

@@ -39,11 +39,18 @@ def read_file(folder: int, name: str) -> File:
         if e.errno in {errno.ELOOP, errno.ENXIO}:
             raise Rejected(f"{name} is no plain file") from e
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST_FILE:
             raise Rejected(f"{name} is no plain file of a certificate's size")
-        return File(content=file.read(_LONGEST_FILE), mode=status.st_mode)
+        content = part = os.read(descriptor, status.st_size + 1)
+        # A plain file is read whole at once but for signals and odd file systems.
+        while part and len(content) <= _LONGEST_FILE:
+            part = os.read(descriptor, _LONGEST_FILE)
+            content += part
+        return File(content=content, mode=status.st_mode)
+    finally:
+        os.close(descriptor)
 
 
 def write_files(folder: int, contents: Mapping[str, bytes], *, modes: Mapping[str, int], uid: int, gid: int) -> None:
