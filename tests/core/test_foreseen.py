@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, time, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -287,3 +288,15 @@ def test_only_what_is_new_or_graver_is_raised() -> None:
     assert ((grave,), ()) == changes({mild.key: mild}, [grave])
     assert ((), ()) == changes({mild.key: grave}, [mild])
     assert ((other,), (mild,)) == changes({mild.key: mild}, [other])
+
+
+def test_the_page_shows_every_kind() -> None:
+    """docs/alerts.md has the table of `MEANINGS`, row for row, and every page that it leads to."""
+    docs = Path(__file__).parents[2] / "docs"
+    rows = [line for line in (docs / "alerts.md").read_text().splitlines() if line.startswith("| `")]
+    wanted = [
+        f"| `{kind.value}` | {means.sentence} | {means.threshold} | [{means.runbook}](runbooks/{means.runbook}.md) |"
+        for kind, means in MEANINGS.items()
+    ]
+    assert wanted == rows
+    assert [] == [each.runbook for each in MEANINGS.values() if not (docs / f"runbooks/{each.runbook}.md").exists()]
