@@ -27,6 +27,7 @@ FAULTS = st.sampled_from(
     [Fault.NONE, Fault.NONE, Fault.NONE, Fault.NEVER, Fault.LOST, Fault.TWICE, Fault.PARTLY],
 )
 MOST_CONSUMERS = 5
+ROLL_BACK = "roll back"
 EVENTS = ["lost", "lost and stuck", "found", "stuck", "freed", "dead", "back", "store fails", "store mends"]
 WHICH = st.integers(min_value=0, max_value=MOST_CONSUMERS - 1)
 
@@ -124,36 +125,51 @@ class MovingAuthority(RuleBasedStateMachine):
         self.mesh.open(IntentKind.ROTATE)
 
     @precondition(lambda self: self.mesh.intent is not None and self.mesh.intent.kind is IntentKind.ROTATE)
-    @rule()
-    def roll_back(self) -> None:
-        """Somebody wants the old one back."""
+    @rule(ticks=st.integers(min_value=0, max_value=8), stuck=st.none() | WHICH)
+    def roll_back(self, ticks: int, stuck: int | None) -> None:
+        """Somebody wants the old one back, and it goes on for a while, perhaps with one that takes up nothing."""
+        if stuck is not None:
+            self.one(stuck).stuck = True
         self.mesh.open(IntentKind.ROLL_BACK)
+        for tick in range(ticks):
+            self.go_on(tick)
 
     @rule()
     def lose_journal(self) -> None:
         """The intent is forgotten: whoever is trusted and used stays trusted."""
         self.mesh.intent = None
 
-    @rule(stop=st.sampled_from([Phase.PREPARED, Phase.TRUSTED, Phase.ACTIVATED, Phase.REISSUED, "shrinking"]))
-    def rotate_until(self, stop: Phase | str) -> None:
-        """A rotation goes on, consumers taking up their material one at a time, until *stop* is reached."""
+    @rule(
+        stop=st.sampled_from([Phase.PREPARED, Phase.TRUSTED, Phase.ACTIVATED, Phase.REISSUED, "shrinking"]),
+        which=WHICH,
+        then=st.sampled_from([None, ROLL_BACK, ROLL_BACK, *EVENTS]),
+    )
+    def rotate_until(self, stop: Phase | str, which: int, then: str | None) -> None:
+        """A rotation goes on until *stop* is reached, consumers one at a time; just then something happens to one."""
         mesh = self.mesh
         if mesh.intent is None:
             mesh.open(IntentKind.ROTATE)
         for tick in range(40):
             decision = mesh.decide()
             if mesh.intent is None or decision.phase is stop:
-                return
-            self.step(fault=Fault.NONE)
+                break
+            self.go_on(tick)
             if stop == "shrinking" and isinstance(decision.next, PublishBundle) and decision.next.shrink:
-                mesh.load(self.one(tick))
-                return
-            mesh.check()
-            consumer = self.one(tick)
-            mesh.renew(consumer, mesh.decide())
-            mesh.load(consumer)
-            mesh.check()
-            mesh.now += timedelta(seconds=10 if stop != "shrinking" else 25)
+                break
+            mesh.now += timedelta(seconds=25 if stop == "shrinking" else 10)
+        if then == ROLL_BACK and mesh.intent is not None:
+            self.roll_back(ticks=8, stuck=which)
+        elif then is not None:
+            self.happens_to_a_consumer(which, then)
+
+    def go_on(self, tick: int) -> None:
+        """One step, and one consumer has its turn."""
+        self.step(fault=Fault.NONE)
+        self.mesh.check()
+        consumer = self.one(tick)
+        self.mesh.renew(consumer, self.mesh.decide())
+        self.mesh.load(consumer)
+        self.mesh.check()
 
     # --- consumers ---
 
@@ -183,7 +199,7 @@ class MovingAuthority(RuleBasedStateMachine):
             case "back":
                 self.mesh.start(consumer)
             case _:
-                consumer.writable = what == "store mends"
+                consumer.writable = what != "store fails"
 
     @precondition(lambda self: len(self.mesh.consumers) < MOST_CONSUMERS)
     @rule()
