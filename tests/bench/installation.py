@@ -140,7 +140,11 @@ class Meter:
 
     def _now(self) -> tuple[float, float, float]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        return time.perf_counter(), usage.ru_utime + usage.ru_stime, 0.0 if self._server is None else cpu_of(self._server)
+        return (
+            time.perf_counter(),
+            usage.ru_utime + usage.ru_stime,
+            0.0 if self._server is None else cpu_of(self._server),
+        )
 
 
 def cpu_of(pid: int) -> float:
