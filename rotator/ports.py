@@ -410,9 +410,9 @@ class Journal(Protocol):
         ...
 
     def rotations(
-        self, *, state: RotationState | None = None, subject: SubjectName | None = None
+        self, *, state: RotationState | None = None, subject: SubjectName | None = None, last_ended: bool = False
     ) -> tuple[Rotation, ...]:
-        """Return rotations, oldest first."""
+        """Return rotations, oldest first; with *last_ended* only the newest of each subject that has ended."""
         ...
 
     def issuances(

@@ -10,7 +10,9 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from rotator.core.authority import AuthorityDecision
@@ -23,6 +25,7 @@ from rotator.core.model import (
     Generation,
     IntentKind,
     IssuerId,
+    SubjectName,
     TrustDomainName,
 )
 from rotator.engine.targets import CertificateTarget
@@ -40,6 +43,21 @@ class DomainState:
     held: HeldAuthorities
     intent: AuthorityIntent | None
     at: datetime
+    _given: Mapping[SubjectName, frozenset[IssuerId]] = field(init=False, repr=False, compare=False)
+    """What each live relying party was given."""
+    _bundles: Mapping[frozenset[IssuerId], int] = field(init=False, repr=False, compare=False)
+    """How many of them were given the same."""
+
+    def __post_init__(self) -> None:
+        given = {
+            party.name: party.published
+            for party in self.seen.parties
+            if party.published is not None
+            and party.last_leaf_not_after is not None
+            and party.last_leaf_not_after > self.at
+        }
+        object.__setattr__(self, "_given", given)
+        object.__setattr__(self, "_bundles", Counter(given.values()))
 
     @property
     def signer(self) -> Generation | None:
@@ -48,15 +66,10 @@ class DomainState:
 
     def trusted_by_others(self, certificate: CertificateTarget) -> frozenset[IssuerId] | None:
         """Return the authorities that every other live relying party was given; None if there is no other."""
-        sets = [
-            party.published
-            for party in self.seen.parties
-            if party.name != certificate.name
-            and party.published is not None
-            and party.last_leaf_not_after is not None
-            and party.last_leaf_not_after > self.at
-        ]
-        return frozenset.intersection(*sets) if sets else None
+        own = self._given.get(certificate.name)
+        # A handful of different bundles, however many parties: a wave asks this once for each of its leaves.
+        others = [each for each, parties in self._bundles.items() if parties > (each == own)]
+        return frozenset.intersection(*others) if others else None
 
     @property
     def is_compromise(self) -> bool:

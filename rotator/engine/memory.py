@@ -34,12 +34,14 @@ class Memory:
 
     def load(self, journal: Journal) -> None:
         """Replace everything by what *journal* holds."""
-        rotations = journal.rotations()
+        # Whatever ended long ago stays on disk: a fleet of short-lived leaves leaves millions of rotations behind.
+        rotations = journal.rotations(state=RotationState.OPEN)
+        ended = journal.rotations(last_ended=True)
         holds = journal.holds()
         orders = journal.issuances(states=LIVE)
         with self._lock:
-            self._rotations = {each.subject: each for each in rotations if each.state is RotationState.OPEN}
-            self._finished = {each.subject: each for each in rotations if each.state is not RotationState.OPEN}
+            self._rotations = {each.subject: each for each in rotations}
+            self._finished = {each.subject: each for each in ended}
             self._holds = {each.subject: each for each in holds}
             self._orders = {}
             self._by_subject = {}

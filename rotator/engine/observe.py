@@ -179,8 +179,11 @@ def authority_seen(
     signer_of = {each.serial: each.signer for each in live if each.serial is not None}
     active_number = max((each.number for each in held.generations if each.authority.id == held.active), default=0)
     newer = frozenset(each.authority.id for each in held.generations if each.number > active_number)
+    of_subject: dict[SubjectName, list[Issuance]] = {}
+    for order in live:
+        of_subject.setdefault(order.subject, []).append(order)
     parties = tuple(
-        _party(target, seen, domain, by_id, live, signer_of, newer, confirmations)
+        _party(target, seen, domain, by_id, of_subject.get(target.name, ()), signer_of, newer, confirmations)
         for target, seen in observations.values()
     )
     stray_until: dict[IssuerId, datetime] = {}
@@ -201,12 +204,12 @@ def _party(
     seen: Observation,
     domain: TrustDomainName,
     by_id: Mapping[IssuerId, Authority],
-    live: Iterable[Issuance],
+    orders: Iterable[Issuance],
     signer_of: Mapping[Serial, IssuerId | None],
     newer: frozenset[IssuerId],
     confirmations: Confirmations,
 ) -> RelyingParty:
-    """Return one consumer as *domain* sees it."""
+    """Return one consumer as *domain* sees it; *orders* are its own live ones there."""
     publications = [each for each in seen.publications if each is not None]
     published: frozenset[IssuerId] | None = None
     if publications and len(publications) == len(seen.publications):
@@ -227,12 +230,12 @@ def _party(
         leaf_issuer=leaf.issuer if own and leaf is not None else None,
         leaf_not_after=leaf.not_after if own and leaf is not None else None,
         served_issuer=_served_issuer(seen, signer_of) if own else None,
-        last_leaf_not_after=_last_leaf_not_after(target, publication, live, reachable=reachable),
+        last_leaf_not_after=_last_leaf_not_after(publication, orders, reachable=reachable),
     )
 
 
 def _last_leaf_not_after(
-    target: CertificateTarget, publication: Publication | None, live: Iterable[Issuance], *, reachable: bool
+    publication: Publication | None, orders: Iterable[Issuance], *, reachable: bool
 ) -> datetime | None:
     """
     Return when the last leaf ends that the consumer may hold.
@@ -243,9 +246,8 @@ def _last_leaf_not_after(
     since = publication.bundle_published_at if publication is not None and not reachable else None
     ends = [
         order.not_after
-        for order in live
-        if order.subject == target.name
-        and order.state is IssuanceState.PUBLISHED
+        for order in orders
+        if order.state is IssuanceState.PUBLISHED
         and order.not_after is not None
         and (since is None or order.asked_at < since)
     ]

@@ -197,14 +197,17 @@ class SQLStore:
             batch.next_seq = transaction.next_seq
 
     def rotations(
-        self, *, state: RotationState | None = None, subject: SubjectName | None = None
+        self, *, state: RotationState | None = None, subject: SubjectName | None = None, last_ended: bool = False
     ) -> tuple[Rotation, ...]:
-        """Return rotations, oldest first."""
+        """Return rotations, oldest first; with *last_ended* only the newest of each subject that has ended."""
         query = sa.select(rotations).order_by(rotations.c.ordinal)
         if state is not None:
             query = query.where(rotations.c.state == state.value)
         if subject is not None:
             query = query.where(rotations.c.subject == subject)
+        if last_ended:
+            ended = sa.select(sa.func.max(rotations.c.ordinal)).where(rotations.c.state != RotationState.OPEN.value)
+            query = query.where(rotations.c.ordinal.in_(ended.group_by(rotations.c.subject)))
         with reading(self._engine, "read rotations") as connection, _readable("a rotation"):
             return tuple(rows.to_rotation(row) for row in connection.execute(query))
 

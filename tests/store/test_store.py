@@ -128,6 +128,17 @@ def test_the_highest_generation_is_never_forgotten(store: SQLStore) -> None:
     assert store.last_generation(mesh) == 4
 
 
+def test_the_last_rotation_that_ended_is_found_for_each_subject(store: SQLStore) -> None:
+    """Of a long history only the newest ended one of each subject is read, whatever is open after it."""
+    other = SubjectName("other")
+    with store.transaction() as transaction:
+        for number, state in enumerate((RotationState.DONE, RotationState.FAILED, RotationState.OPEN)):
+            transaction.save(rotation(number, state=state))
+        transaction.save(rotation(3, subject=other, state=RotationState.ROLLED_BACK))
+        transaction.save(rotation(4, subject=SubjectName("third")))
+    assert ["r-1", "r-3"] == [each.id for each in store.rotations(last_ended=True)]
+
+
 def test_law_12_rows_and_records_are_kept_together_or_not_at_all(store: SQLStore) -> None:
     """A block that raises leaves no row, no record and no number behind."""
     with store.transaction() as transaction:
