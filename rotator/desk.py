@@ -49,6 +49,7 @@ class Desk:
             "subjects": status.subjects(self._engine),
             "workloads": status.workloads(self._engine),
             "ledger": dict(self._ledger()),
+            "alerts": status.alerts(self._engine),
         }
 
     def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:

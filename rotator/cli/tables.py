@@ -51,6 +51,9 @@ def status_view(status: Row, now: datetime) -> RenderableType:
     workloads = _rows(status, "workloads")
     if workloads:
         parts += [Text(), _workloads(workloads)]
+    for alert in _rows(status, "alerts"):
+        grave = alert.get("severity") == "critical"
+        parts.append(Text(f"{alert.get('severity')}: {alert.get('summary')}", style="bold red" if grave else "yellow"))
     ledger = status.get("ledger")
     if isinstance(ledger, Mapping):
         parts += [Text(), _ledger(ledger, now)]

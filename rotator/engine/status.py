@@ -40,6 +40,20 @@ def workloads(engine: Engine) -> list[dict[str, Any]]:
     return [_workload(engine, each) for each in engine.fleet.workloads.values()]
 
 
+def alerts(engine: Engine) -> list[dict[str, Any]]:
+    """Return what people should know now."""
+    return [
+        {
+            "key": each.key,
+            "subject": each.subject,
+            "severity": each.severity.value,
+            "since": moment(each.since),
+            "summary": each.summary,
+        }
+        for each in engine.alerting.raised()
+    ]
+
+
 def plan(engine: Engine, horizon: timedelta) -> list[dict[str, Any]]:
     """Return what will happen within *horizon*, when and why, earliest first."""
     now = engine.clock.now()

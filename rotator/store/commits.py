@@ -13,8 +13,8 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
-import time
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -95,7 +95,9 @@ class Commits:
         self._counting = threading.Lock()
         self._waiting = 0
         self._batch: Batch | None = None
-        self._refused: tuple[float, JournalError] | None = None
+        self._order = itertools.count()
+        """Who came before whom; no clock is needed for that."""
+        self._refused: tuple[int, JournalError] | None = None
 
     @contextlib.contextmanager
     def member(self) -> Iterator[Batch]:
@@ -105,7 +107,7 @@ class Commits:
         Raises:
             JournalError: If that failed, or could not be known.
         """
-        arrived = time.monotonic()
+        arrived = next(self._order)
         with self._my_turn():
             # Whoever came before has waited for a lock that another process holds: not everybody waits anew.
             if self._refused is not None and self._refused[0] > arrived:
@@ -143,7 +145,7 @@ class Commits:
             try:
                 run = undo.enter_context(writing_plainly(self._engine, self._doing))
             except JournalError as e:
-                self._refused = (time.monotonic(), e)
+                self._refused = (next(self._order), e)
                 raise
             self._batch = Batch(undo.pop_all(), run)
         return self._batch

@@ -14,6 +14,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import threading
 import time
@@ -186,7 +187,7 @@ class Bench:
             while any(each.name not in _published(installation) for each in targets):
                 engine.sweep()
 
-            def one(number: int, count: int, threads: int) -> None:
+            def one(threads: int, number: int, count: int) -> None:
                 target = targets[(number + threads * count) % SUBJECTS]
                 engine.leaves.reissue(engine.fleet, target, accepted=frozenset(), cause=_wave())
 
@@ -195,7 +196,7 @@ class Bench:
                     threads,
                     seconds,
                     self.server.pid,
-                    lambda number, count, threads=threads: one(number, count, threads),  # type: ignore[misc]
+                    functools.partial(one, threads),
                 )
                 for threads in THREADS
             }
