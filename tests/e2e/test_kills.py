@@ -11,7 +11,8 @@ from rotator.embedded.openbao import OpenBaoServer
 from tests.e2e.installation import Installation
 from tests.fixtures_openbao import new_domain
 
-pytestmark = pytest.mark.external
+# A dozen restarts of a real daemon: minutes on two busy cores.
+pytestmark = [pytest.mark.external, pytest.mark.timeout(1200)]
 
 KILLS = 6
 """How many kills of a CA rotation, spread over its requests; ``make soak`` makes sixty."""

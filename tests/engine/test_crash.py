@@ -63,6 +63,8 @@ def _calls(directory: Path, job: str) -> int:
         world.close()
 
 
+# Some eighty worlds one after the other: minutes on two busy cores.
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("job", JOBS)
 def test_law_13_every_call_may_be_the_last(tmp_path: Path, job: str, fault: str) -> None:
