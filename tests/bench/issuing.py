@@ -14,11 +14,11 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
-import functools
 import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -34,9 +34,9 @@ from rotator.clock import SystemClock
 from rotator.core.event import Trigger
 from rotator.core.model import IntentKind, KeyType, SubjectKind, SubjectName
 from rotator.embedded.openbao import AppRoleFiles, OpenBaoServer, TrustDomainMount
-from rotator.engine.targets import DomainTarget
+from rotator.engine.targets import CertificateTarget, DomainTarget
 from rotator.pki.signing_request import new_key, signing_request
-from rotator.ports import Rotation, RotationState
+from rotator.ports import LeafOrder, Rotation, RotationState
 from tests.bench.figures import Figure
 from tests.bench.installation import (
     AUTHORITY_LIFE,
@@ -53,10 +53,11 @@ from tests.bench.raw import wrk_rate
 
 NAME = "issuing"
 MOUNT = TrustDomainMount(trust_domain=DOMAIN, mount="pki_bench", longest_leaf=timedelta(hours=1))
-THREADS = (1, 4, 8)
-RAW_CONNECTIONS = 8
+AT_ONCE = (1, 8)
+"""Also how many threads go the whole path."""
+ROUNDS = 3
 SUBJECTS = 64
-"""Certificates in the fleet; each thread goes round its own part of them."""
+"""Certificates in the fleet; each thread goes round its own part of them: a multiple of the threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,12 @@ class Measured:
 
     count: int
     spent: Spent
+
+    def __add__(self, other: Measured) -> Measured:
+        """Return both together."""
+        mine, its = self.spent, other.spent
+        spent = Spent(wall=mine.wall + its.wall, cpu=mine.cpu + its.cpu, server=mine.server + its.server)
+        return Measured(count=self.count + other.count, spent=spent)
 
     @property
     def rate(self) -> float:
@@ -82,20 +89,20 @@ class Measured:
         return self.spent.server * 1000 / self.count
 
 
-def measure(threads: int, seconds: float, server: int, work: Callable[[int, int], None]) -> Measured:
-    """Return how often *threads* threads together do *work*, which is given the thread's number and a count from 0."""
+def measure(threads: int, seconds: float, server: int, work: Callable[[int], None]) -> Measured:
+    """Return how often *threads* threads together do *work*, which is given a number that no other thread has."""
     counts = [0] * threads
     failures: list[Exception] = []
     ready = threading.Barrier(threads + 1)
 
     def run(number: int) -> None:
         try:
-            work(number, 0)  # connections are made and caches are filled before the clock starts
+            work(number)  # connections are made and caches are filled before the clock starts
             ready.wait(timeout=60)
             end = time.perf_counter() + seconds
             while time.perf_counter() < end:
                 counts[number] += 1
-                work(number, counts[number])
+                work(number + threads * counts[number])
         except Exception as e:  # noqa: BLE001 -- given to the thread that waits, which raises it
             failures.append(e)
             ready.abort()
@@ -173,33 +180,50 @@ class Bench:
         spent = meter.spent()
         return Measured(count=round(rate * spent.wall), spent=spent)
 
-    def path(self, transport: Transport, seconds: float) -> dict[int, Measured]:
-        """Return what the whole path gives over *transport*, by the number of threads."""
+    def open_path(self, transport: Transport, undo: ExitStack) -> IssuingPath:
+        """Return the whole path over *transport*, every certificate published once."""
         place = self.directory / transport
         place.mkdir()
         targets = [certificate(number, DirectoryStore(place / f"tls-{number}")) for number in range(SUBJECTS)]
-        with (
-            self.session(transport) as session,
-            Installation(place, self.domain(session), targets, SystemClock()) as installation,
-        ):
-            engine = installation.engine
-            # The domain's first visit makes or finds its authority; the certificates' first ones publish them all.
-            while any(each.name not in _published(installation) for each in targets):
-                engine.sweep()
+        domain = self.domain(undo.enter_context(self.session(transport)))
+        installation = undo.enter_context(Installation(place, domain, targets, SystemClock()))
+        # The domain's first visit makes or finds its authority; the certificates' first ones publish them all.
+        while len(_published(installation)) < SUBJECTS:
+            installation.engine.sweep()
+        return IssuingPath(installation=installation, domain=domain, targets=targets)
 
-            def one(threads: int, number: int, count: int) -> None:
-                target = targets[(number + threads * count) % SUBJECTS]
-                engine.leaves.reissue(engine.fleet, target, accepted=frozenset(), cause=_wave())
 
-            return {
-                threads: measure(
-                    threads,
-                    seconds,
-                    self.server.pid,
-                    functools.partial(one, threads),
-                )
-                for threads in THREADS
-            }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuingPath:
+    """An engine that is ready to issue."""
+
+    installation: Installation
+    domain: DomainTarget
+    targets: list[CertificateTarget]
+
+    def reissue(self, turn: int) -> None:
+        """Take one certificate through the whole path."""
+        engine = self.installation.engine
+        engine.leaves.reissue(engine.fleet, self.targets[turn % SUBJECTS], accepted=frozenset(), cause=_wave())
+
+    def sign(self, turn: int) -> None:
+        """Do only what comes before publishing and recording: a key, a request, the signature, law 11's comparison."""
+        wanted = self.targets[turn % SUBJECTS].certificate
+        state = self.installation.engine.domains.get(DOMAIN)
+        assert state is not None, "the domain was visited"
+        assert state.signer is not None, "its authority signs"
+        key = new_key(KeyType.ECDSA_P256)
+        self.domain.issuer.sign(
+            LeafOrder(
+                csr_pem=signing_request(key, wanted.identity),
+                spki_sha256=key.spki_sha256,
+                identity=wanted.identity,
+                dns_names=(),
+                lifetime=wanted.lifetime,
+                signer=state.signer,
+                key=key.type,
+            )
+        )
 
 
 def _published(installation: Installation) -> set[SubjectName]:
@@ -235,42 +259,66 @@ def bench(directory: Path, seconds: float) -> list[Figure]:
             token_life=timedelta(hours=1),
             token_longest_life=timedelta(hours=2),
         )
-        bench = Bench(server=server, files=files, directory=directory)
-        hvacs = bench.path(Transport.REQUESTS, seconds)
-        before = bench.raw(RAW_CONNECTIONS, seconds)
-        own = bench.path(Transport.POOLED, seconds)
-        after = bench.raw(RAW_CONNECTIONS, seconds)
-        alone = bench.raw(1, seconds)
-    return _figures(before, after, alone, own, hvacs)
+        return _figures(_measure(Bench(server=server, files=files, directory=directory), seconds))
 
 
-def _figures(
-    before: Measured, after: Measured, alone: Measured, own: dict[int, Measured], hvacs: dict[int, Measured]
-) -> list[Figure]:
-    raw, most = (before.rate + after.rate) / 2, max(THREADS)
+def _measure(bench: Bench, seconds: float) -> dict[str, Measured]:
+    """
+    Return what each way gives, by its name.
 
+    Every way has its turn in every round: a server that fills up and a machine that others use are the same for all.
+    """
+    with ExitStack() as undo:
+        own = bench.open_path(Transport.POOLED, undo)
+        hvacs = bench.open_path(Transport.REQUESTS, undo)
+        works = {"own": own.reissue, "hvac": hvacs.reissue, "sign": own.sign, "hvac-sign": hvacs.sign}
+        total: dict[str, Measured] = {}
+        for _ in range(ROUNDS):
+            for connections in AT_ONCE:
+                found = {f"raw {connections}": bench.raw(connections, seconds / ROUNDS)}
+                for way, work in works.items():
+                    found[f"{way} {connections}"] = measure(connections, seconds / ROUNDS, bench.server.pid, work)
+                for name, part in found.items():
+                    total[name] = total[name] + part if name in total else part
+        return total
+
+
+def _figures(found: dict[str, Measured]) -> list[Figure]:
     def figure(name: str, value: float, unit: str, aim: str | None = None) -> Figure:
         return Figure(bench=NAME, name=name, value=value, unit=unit, aim=aim)
 
-    found = [
-        figure(f"whole path, {most} threads / raw signing, 8 connections", own[most].rate / raw, "ratio", ">= 0.5"),
-        figure("whole path, 1 thread / raw signing, 1 connection", own[1].rate / alone.rate, "ratio"),
-        figure(f"whole path, own transport / hvac's, {most} threads", own[most].rate / hvacs[most].rate, "ratio"),
-        figure("whole path, own transport / hvac's, 1 thread", own[1].rate / hvacs[1].rate, "ratio"),
-        figure("client CPU, hvac's transport / own, 1 thread", hvacs[1].client / own[1].client, "ratio", ">= 1"),
+    one, most = AT_ONCE
+    raw, own, hvacs, signed, hvacs_signed = (
+        found[f"{way} {most}"] for way in ("raw", "own", "hvac", "sign", "hvac-sign")
+    )
+    all_cpu = own.server + own.client
+    figures = [
+        figure(f"whole path, {most} threads / raw signing, {most} connections", own.rate / raw.rate, "ratio", ">= 0.5"),
         figure(
-            "CPU of server alone / of server and client, 8 threads",
-            before.server / (own[most].server + own[most].client),
+            "whole path, 1 thread / raw signing, 1 connection",
+            found[f"own {one}"].rate / found[f"raw {one}"].rate,
             "ratio",
         ),
-        figure("raw signing after / before (the server fills up)", after.rate / before.rate, "ratio"),
-        figure("raw signing by wrk, 8 connections", raw, "a second"),
-        figure("raw signing by wrk, 1 connection", alone.rate, "a second"),
-        figure("server CPU, raw signing", (before.server + after.server) / 2, "ms"),
+        figure(
+            f"signing alone (key, request, call, comparison), {most} threads / raw", signed.rate / raw.rate, "ratio"
+        ),
+        figure(f"whole path, own transport / hvac's, {most} threads", own.rate / hvacs.rate, "ratio"),
+        figure(
+            f"signing alone, own transport / hvac's, {most} threads", signed.rate / hvacs_signed.rate, "ratio", ">= 1"
+        ),
+        figure("CPU of a raw signature / of the whole path, client and server", raw.server / all_cpu, "ratio"),
     ]
-    for name, ways in (("own transport", own), ("hvac's transport", hvacs)):
-        for threads, each in ways.items():
-            found.append(figure(f"whole path, {name}, {threads} thread(s)", each.rate, "a second"))
-            found.append(figure("- client CPU a certificate", each.client, "ms"))
-            found.append(figure("- server CPU a certificate", each.server, "ms"))
-    return found
+    titles = {
+        "raw": "raw signing by wrk",
+        "own": "whole path",
+        "hvac": "whole path, hvac's transport",
+        "sign": "signing alone",
+        "hvac-sign": "signing alone, hvac's transport",
+    }
+    for name, each in found.items():
+        way, _, threads = name.partition(" ")
+        figures.append(figure(f"{titles[way]}, {threads} at once", each.rate, "a second"))
+        if way != "raw":
+            figures.append(figure("- client CPU a certificate", each.client, "ms"))
+        figures.append(figure("- server CPU a certificate", each.server, "ms"))
+    return figures
