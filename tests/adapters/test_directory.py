@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import stat
@@ -27,6 +26,7 @@ from rotator.errors import ConfigError, Conflict, Denied, Rejected, RotatorError
 from rotator.pki.certificates import Material, key_matches
 from rotator.ports import Stamp
 from tests.fakes.certificate_authority import EPOCH, FakeCA
+from tests.small_files import files_of_at_most
 
 HOUR = timedelta(hours=1)
 STAMP = Stamp(
@@ -349,15 +349,8 @@ def test_a_full_disk_changes_nothing(store: DirectoryStore, ca: FakeCA) -> None:
     """No space: said so, nothing half-written is left, the old publication stays current."""
     put(store, leaf(ca))
     before, material = store.read(), leaf(ca)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
-    try:
-        with pytest.raises(Unavailable, match="no space left while publishing"):
-            put(store, material)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
+    with files_of_at_most(300), pytest.raises(Unavailable, match="no space left while publishing"):
+        put(store, material)
     assert before == store.read()
     assert {"CURRENT", ".lock", "publication-1"} == names(store)
     assert 2 == put(store, material)

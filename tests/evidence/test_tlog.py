@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +26,7 @@ from rotator.evidence.tlog import TileLog
 from rotator.evidence.verify import State, verify
 from tests.evidence.conftest import ORIGIN, Log, MakeLog
 from tests.evidence.examples import ListLedger, event, ledger_of
+from tests.small_files import files_of_at_most
 
 SIZES = [1, 2, 255, 256, 257, 300, 511, 512, 513, 600]
 
@@ -279,24 +278,11 @@ def test_a_full_disk_leaves_what_was_signed(log: Log) -> None:
     assert 520 == verify(log.directory, log.key).size
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """A process that may not write more than 4 KiB into any file: the kernel's own refusal."""
-    import resource  # noqa: PLC0415 -- changes this process; nobody else needs it
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_refusal_by_the_kernel_is_a_journal_error(log: Log, small_files: None) -> None:
+def test_a_refusal_by_the_kernel_is_a_journal_error(log: Log) -> None:
     """A real refused write, not one of ours, ends in the same error, and leaves no checkpoint."""
-    del small_files
-    with pytest.raises(JournalError, match="cannot write"):
-        log.publish(ledger_of(100))
+    ledger = ledger_of(100)
+    with files_of_at_most(4096), pytest.raises(JournalError, match="cannot write"):
+        log.publish(ledger)
     assert not (log.directory / "checkpoint").exists()
 
 

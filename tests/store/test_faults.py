@@ -9,12 +9,9 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
-import resource
-import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from rotator.store import engine
 from rotator.store.sql import SQLStore
 from tests.evidence.examples import event
 from tests.fixtures_postgres import PostgreSQL, running_postgresql
+from tests.small_files import files_of_at_most
 from tests.store.conftest import OpenStore
 from tests.store.test_store import issuance
 
@@ -56,19 +54,6 @@ def test_a_lock_that_is_not_given_up_is_a_journal_error(
         other.execute("ROLLBACK")
     append(store)
     assert 1 == store.size()
-
-
-@contextlib.contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel refuses to let any file grow beyond *size*, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_writes_all_or_nothing(sqlite_url: str, tmp_path: Path, open_store: OpenStore) -> None:

@@ -8,11 +8,9 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from rotator.store.spool import Spool
 from rotator.store.sql import SQLStore
 from tests.evidence.examples import NOON, event
 from tests.fakes.clock import ManualClock
+from tests.small_files import files_of_at_most
 from tests.store.conftest import OpenStore
 
 
@@ -140,22 +139,10 @@ def test_law_10_no_secret_is_spooled(spool: Spool, tmp_path: Path) -> None:
     assert b"BEGIN" not in (tmp_path / "spool").read_bytes()
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """A process that may not write more than 2 KiB into any file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_full_disk_is_said_and_leaves_whole_lines(spool: Spool, small_files: None) -> None:
+def test_a_full_disk_is_said_and_leaves_whole_lines(spool: Spool) -> None:
     """What does not fit is not half there."""
-    del small_files
     spool.add([event(1)])
-    with pytest.raises(JournalError, match="cannot write the spool"):
+    with files_of_at_most(2048), pytest.raises(JournalError, match="cannot write the spool"):
         spool.add([event(2), event(3)])
     assert 1 == spool.pending()
 
