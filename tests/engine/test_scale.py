@@ -76,7 +76,7 @@ def test_what_others_trust_does_not_cost_by_their_number(tmp_path: Path) -> None
         state = world.engine.domains.get(MESH)
         assert state is not None
         target = world.certificates[SubjectName("service-0")]
-        counted.append(calls(lambda state=state, target=target: state.trusted_by_others(target)))  # type: ignore[misc]
+        counted.append(calls(lambda state=state, target=target: state.trusted_by_others(target)))  # type: ignore[misc]  # mypy cannot name the type of a default
         assert state.trusted_by_others(target) == frozenset(each.authority.id for each in world.held())
         world.close()
     assert counted[0] == counted[1]
