@@ -13,15 +13,16 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
 from rotator.core.event import Commitment, Event, Trigger
 from rotator.core.model import (
+    Authority,
     Generation,
     IntentKind,
     IssuerId,
@@ -29,6 +30,7 @@ from rotator.core.model import (
     Leaf,
     Member,
     Publication,
+    RelyingParty,
     Serial,
     Served,
     SubjectKind,
@@ -187,6 +189,104 @@ class ParentRevocation(Protocol):
 
     def revoke_authority(self, serial: Serial) -> str | None:
         """Revoke *serial* at the corporate PKI; return the request id. Revoking twice is no error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityRequest:
+    """A CA certificate that is asked for; its key was made here and goes only where it must (law 10)."""
+
+    csr_pem: bytes
+    spki_sha256: str
+    common_name: str
+    """Distinct for every generation (law 6)."""
+    trust_domain: TrustDomainName
+    lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedAuthority:
+    """A CA certificate that came back and was compared with the request (law 11)."""
+
+    certificate_pem: bytes
+    above_pem: tuple[bytes, ...]
+    """The certificates above it, its issuer first, the self-signed root last as far as the signer knows them."""
+    request_id: str | None
+
+
+class AuthoritySigner(Protocol):
+    """Signs CAs whose keys were made here, by the one pinned issuer of the corporate PKI (law 6)."""
+
+    def sign_authority(self, request: AuthorityRequest) -> SignedAuthority:
+        """Have *request* signed. Raises `InvariantBroken` if the issuer may not sign, `Rejected` if it came wrong."""
+        ...
+
+    def strays(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
+        """Return CA certificates that the corporate PKI signed for this trust domain, but for *known* serials."""
+        ...
+
+    def is_revoked(self, serial: Serial) -> bool:
+        """Return whether the corporate PKI has revoked *serial*; what it no longer stores has ended."""
+        ...
+
+    def revoke_authority(self, serial: Serial) -> str | None:
+        """Revoke *serial*; return the request id. Revoking twice is no error."""
+        ...
+
+
+# --- a mesh ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What it would take to lead a mesh that does not run on a generation of rotator's yet."""
+
+    found: str
+    """What it runs on now, in words: ``the builtin CA of backend ca-1``."""
+    plan: tuple[str, ...]
+    """What rotator would do, one sentence a step, in order."""
+    interrupts: str | None = None
+    """What will be interrupted for want of a seamless way; None if nothing will."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshView:
+    """What a control plane shows of one mesh, taken at one moment."""
+
+    held: HeldAuthorities
+    """The generations whose secrets the control plane holds, and which of them signs."""
+    parties: tuple[RelyingParty, ...]
+    """The mesh itself (what joiners are given), then its proxies by name; all were given one publication."""
+    stray_until: Mapping[IssuerId, datetime] = field(default_factory=dict)
+    """For each authority, when the last leaf ends that a proxy whose leaf cannot be seen may still hold."""
+    vanished_are_gone: bool = True
+    """Whether a proxy that is no longer listed has ended (Kubernetes), or may come back with its leaf (Universal)."""
+    refusals: tuple[str, ...] = ()
+    """Why nothing may be changed now, each with the mend; empty if all is well."""
+    warnings: tuple[str, ...] = ()
+    """What people should know although nothing is refused."""
+    adoption: Adoption | None = None
+    """Set while the mesh does not run on a generation of rotator's: a person has to say go."""
+
+
+class Mesh(Protocol):
+    """A mesh whose control plane signs the leaves and gives every proxy one bundle."""
+
+    def look(self, *, proofs: bool) -> MeshView:
+        """
+        Return what the control plane shows now; never cached.
+
+        Without *proofs* no proxy is asked what it trusts, and no proxy's ``acknowledged`` is filled in.
+        """
+        ...
+
+    def publish(self, bundle: tuple[Authority, ...]) -> str | None:
+        """
+        Give every proxy *bundle* by one write, without moving who signs; return the control plane's revision.
+
+        Raises `Conflict` if somebody else changed the mesh since it was looked at, `Rejected` if the control plane
+        refused, `InvariantBroken` if a bundle may not hold what it would hold (law 6).
+        """
         ...
 
 

@@ -18,7 +18,7 @@ from rotator.core.authority import AuthorityPolicy
 from rotator.core.model import KeyType, ManagedCertificate, SubjectName, TrustDomainName
 from rotator.core.rollout import RolloutPolicy
 from rotator.core.window import LeafPolicy
-from rotator.ports import Authorities, Drainer, Issuer, LeafStore, ParentRevocation, Probe, Workloads
+from rotator.ports import Authorities, Drainer, Issuer, LeafStore, Mesh, ParentRevocation, Probe, Workloads
 
 TargetId = NewType("TargetId", str)
 """``certificate:NAME``, ``trust_domain:NAME`` or ``workload:NAME``: the key of a lock and of a place in the queue."""
@@ -50,9 +50,12 @@ class DomainTarget:
 
     name: TrustDomainName
     policy: AuthorityPolicy
-    issuer: Issuer
+    issuer: Issuer | None
+    """Who signs leaves for rotator; None where a control plane signs them itself."""
     authorities: Authorities
     parent: ParentRevocation
+    mesh: Mesh | None = None
+    """The mesh whose control plane signs the leaves and whose proxies are relying parties too."""
     key: KeyType = KeyType.ECDSA_P256
     crl_interval: timedelta = timedelta(hours=1)
     """How long a revocation may take to reach relying parties: what ends sooner is left to lapse (law 18)."""
