@@ -174,7 +174,8 @@ class Audit:
         """Return the CA's own lists: every trust domain's leaves, and the CAs that the corporate PKI signed for it."""
         with contextlib.closing(Sessions(self.clock, 1, {})) as sessions:
             for domain in build_fleet(self.settings, sessions, self.clock).domains.values():
-                yield from domain.issuer.issued()
+                if domain.issuer is not None:
+                    yield from domain.issuer.issued()
                 yield from domain.authorities.strays()
 
     def now(self) -> datetime:

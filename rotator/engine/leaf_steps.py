@@ -242,6 +242,8 @@ class LeafSteps:
         target: CertificateTarget,
     ) -> IssuedLeaf:
         """Have one order signed, within the rate that the issuer can bear."""
+        if domain.issuer is None:
+            raise InvariantBroken(6, f"leaves of {domain.name} are signed by its control plane, not by rotator")
         self._recorder.fence()
         self._limits.issuer.take()
         return domain.issuer.sign(

@@ -46,7 +46,7 @@ class Recovery:
         signer = (
             next((each for each in state.held.generations if each.authority.id == leaf.issuer), None) if state else None
         )
-        if signer is None:
+        if signer is None or domain.issuer is None:
             return False
         now = self._clock.now()
         with self._lock:
@@ -92,8 +92,10 @@ class Recovery:
 
     def lives_on(self, domain: DomainTarget, order: Issuance) -> bool:
         """Return whether *order*'s leaf is to be revoked: it outlives the next CRL (law 18)."""
+        if domain.issuer is None or order.kind is IssuanceKind.AUTHORITY:
+            return False
         outlives = order.not_after is not None and order.not_after > self._clock.now() + domain.crl_interval
-        return outlives and order.serial is not None and order.kind is not IssuanceKind.AUTHORITY
+        return outlives and order.serial is not None
 
     def lapse(self, order: Issuance, rotation: Rotation | None, *, published: bool) -> tuple[Issuance, Event]:
         """Return the row and the record by which *order* ends without being revoked."""
@@ -102,7 +104,7 @@ class Recovery:
 
     def end(self, domain: DomainTarget, order: Issuance, rotation: Rotation | None, *, published: bool) -> None:
         """Revoke what lives on past the next CRL, record the rest as lapsed."""
-        if order.serial is not None and self.lives_on(domain, order):
+        if domain.issuer is not None and order.serial is not None and self.lives_on(domain, order):
             # The signer may not know it (any more): then nothing is left to revoke.
             with contextlib.suppress(Rejected):
                 request_id = domain.issuer.revoke(order.serial)
@@ -215,6 +217,9 @@ class Recovery:
 
     def _find(self, domain: DomainTarget, order: Issuance) -> IssuedCertificate | None:
         """Return the certificate that the issuer's own list holds for *order*'s public key."""
+        if domain.issuer is None:
+            # A control plane signs there: no order of ours can be under way.
+            return None
         listed = domain.issuer.issued(self._known(domain))
         return next((each for each in listed if each.spki_sha256 == order.spki_sha256), None)
 
