@@ -20,12 +20,12 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rotator.clock import SystemClock
 
@@ -193,6 +193,18 @@ def _kind_of(status: int) -> FailureKind:
             return FailureKind.STATUS
 
 
+class Requests(Protocol):
+    """What one thread sends its requests with."""
+
+    def request(self) -> Answer | None:
+        """Send one request and return its outcome; None if there is nobody to send it to now."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
 def send(*, host: str, port: int, rate: float, lanes: int, stop: threading.Event, out: TextIO) -> None:
     """
     Send *rate* requests a second over *lanes* connections until *stop* is set, and write what became of them to *out*.
@@ -200,24 +212,31 @@ def send(*, host: str, port: int, rate: float, lanes: int, stop: threading.Event
     Returns when every request that was sent has ended.
     """
     clock = SystemClock()
+    drive(lambda: Lane(host, port, clock=clock), rate=rate, lanes=lanes, stop=stop, out=out)
+
+
+def drive(lane: Callable[[], Requests], *, rate: float, lanes: int, stop: threading.Event, out: TextIO) -> None:
+    """Do as `send` does, with what *lane* makes for each of *lanes* threads."""
+    clock = SystemClock()
     tally = Tally(out)
     began = clock.monotonic()
 
-    def drive(number: int) -> None:
-        lane = Lane(host, port, clock=clock)
-        with contextlib.closing(lane):
+    def run(number: int) -> None:
+        with contextlib.closing(lane()) as requests:
             turn = 0
             while not stop.is_set():
                 due = began + (turn * lanes + number) / rate
                 ahead = due - clock.monotonic()
                 if ahead > 0 and clock.wait(stop, timedelta(seconds=ahead)):
                     break
-                tally.add(lane.request())
+                answer = requests.request()
+                if answer is not None:
+                    tally.add(answer)
                 turn += 1
                 if (behind := -ahead) > _CATCH_UP_SECONDS:
                     turn += int(behind * rate / lanes)
 
-    threads = [threading.Thread(target=drive, args=(number,), name=f"lane-{number}") for number in range(lanes)]
+    threads = [threading.Thread(target=run, args=(number,), name=f"lane-{number}") for number in range(lanes)]
     for thread in threads:
         thread.start()
     for thread in threads:
