@@ -52,6 +52,8 @@ class About:
     version_text: str
     environment: Environment
     mode: Mode
+    federated: bool = False
+    """It is a zone's and gets meshes and trust from a Global control plane: those can be changed only there."""
     instance: str = ""
 
 
@@ -153,6 +155,8 @@ class ProxyReport:
     responses_sent: int = 0
     responses_acknowledged: int = 0
     responses_rejected: int = 0
+    disconnected_at: datetime | None = None
+    """When it was last seen to leave; None while it is online, or if it never connected."""
     version: str = ""
     """Of the proxy: ``kuma-dp 2.14.3, Envoy 1.38.2``."""
     workload: Mapping[str, str] = field(default_factory=dict)
@@ -171,6 +175,8 @@ class ProxyView:
     leaf_issuer: IssuerId | None = None
     """Authority key identifier of the leaf that it serves; None if it serves none or the view does not show it."""
     leaf_not_after: datetime | None = None
+    relies: bool = True
+    """False: its configuration holds no validator and no leaf of the mesh at all, so nothing there can break."""
 
 
 class Proxies(Protocol):
