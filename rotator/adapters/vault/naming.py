@@ -4,23 +4,32 @@ What rotator calls its things at Vault; policies and adapters share these words.
 Rules that must stay true here:
 
 - Pure. A name says which generation it belongs to, so that what a crash left behind is recognised (law 13).
-- Two generations never share a subject: the common name carries number and rotation (law 6).
 - A value that a policy fixes is written in one way only, and numbers as text: Vault's ``allowed_parameters`` compare
   a JSON number with nothing that a policy can say.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
 from rotator.core.model import KeyType, TrustDomainName
+from rotator.pki.authority_name import common_name, common_name_stem
 
-_COMMON_NAME_STEM: Final = 36
-"""Characters. RFC 5280 allows 64 in a common name; " CA g", a number and eight characters of a rotation follow."""
+__all__ = [
+    "BACKDATE",
+    "EXPIRY_BEHAVIOR",
+    "KEY_PARAMETERS",
+    "PATH_LENGTH",
+    "common_name",
+    "common_name_stem",
+    "generation_name",
+    "number_in",
+    "slug",
+    "ttl",
+]
 
 
 def slug(trust_domain: TrustDomainName) -> str:
@@ -37,20 +46,6 @@ def number_in(trust_domain: TrustDomainName, name: str) -> int | None:
     """Return the generation number in *name*, None if rotator did not name it so."""
     found = re.fullmatch(rf"{re.escape(generation_name(trust_domain, ''))}([1-9][0-9]{{0,8}})", name)
     return int(found.group(1)) if found else None
-
-
-def common_name_stem(trust_domain: TrustDomainName) -> str:
-    """Return how the subject of every generation begins."""
-    stem: str = trust_domain
-    if len(stem) > _COMMON_NAME_STEM:
-        # Cut names stay distinct.
-        stem = f"{stem[: _COMMON_NAME_STEM - 9]}~{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
-    return f"{stem} CA g"
-
-
-def common_name(trust_domain: TrustDomainName, number: int, rotation_id: str) -> str:
-    """Return the subject common name of generation *number*."""
-    return f"{common_name_stem(trust_domain)}{number} {rotation_id[:8]}".rstrip()
 
 
 def ttl(length: timedelta) -> str:
