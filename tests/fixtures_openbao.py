@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from rotator.adapters.vault.auth import AppRole
 from rotator.adapters.vault.authorities import VaultAuthorities
 from rotator.adapters.vault.corporate import CorporateIssuer, NameConstraints
 from rotator.adapters.vault.issuer import VaultIssuer
-from rotator.adapters.vault.policies import DomainRights, domain_policy
+from rotator.adapters.vault.parent import VaultAuthoritySigner
+from rotator.adapters.vault.policies import DomainRights, MeshRights, domain_policy, mesh_policy
 from rotator.adapters.vault.session import Transport, VaultSession
 from rotator.adapters.vault.transport import Endpoint
 from rotator.clock import SystemClock
@@ -26,6 +27,7 @@ from rotator.core.model import KeyType, TrustDomainName
 from rotator.embedded.openbao import (
     CORPORATE_ISSUER,
     CORPORATE_ISSUING,
+    MESH_ROOT,
     AppRoleFiles,
     OpenBaoServer,
     TrustDomainMount,
@@ -37,18 +39,13 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VaultDomain:
-    """One trust domain at the real server, with an AppRole that holds the shipped policy for it and nothing else."""
+class VaultMesh:
+    """The trust domain of one mesh at the real server: an AppRole with the shipped policy for it and nothing else."""
 
     server: OpenBaoServer
     trust_domain: TrustDomainName
-    rights: DomainRights
+    rights: MeshRights
     files: AppRoleFiles
-
-    @property
-    def mount(self) -> str:
-        """The trust domain's PKI mount."""
-        return self.rights.mount
 
     @property
     def lifetime(self) -> timedelta:
@@ -70,6 +67,28 @@ class VaultDomain:
         auth = AppRole(role_id_file=self.files.role_id_file, secret_id_file=self.files.secret_id_file)
         return VaultSession(endpoint, auth, clock=clock or SystemClock(), transport=transport)
 
+    def signer(self, session: VaultSession, *, clock: Clock | None = None) -> VaultAuthoritySigner:
+        """Return who has its CAs signed, their keys being made elsewhere."""
+        return VaultAuthoritySigner(
+            session,
+            clock=clock or SystemClock(),
+            trust_domain=self.trust_domain,
+            corporate=CorporateIssuer(mount=self.rights.corporate_mount, issuer=self.rights.corporate_issuer),
+            skew=SKEW,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultDomain(VaultMesh):
+    """One standalone trust domain at the real server, with an AppRole that holds the shipped policy for it alone."""
+
+    rights: DomainRights
+
+    @property
+    def mount(self) -> str:
+        """The trust domain's PKI mount."""
+        return self.rights.mount
+
     def issuer(self, session: VaultSession) -> VaultIssuer:
         """Return the issuer of its leaves."""
         return VaultIssuer(
@@ -81,11 +100,13 @@ class VaultDomain:
             skew=SKEW,
         )
 
-    def authorities(self, session: VaultSession, name_constraints: NameConstraints | None = None) -> VaultAuthorities:
+    def authorities(
+        self, session: VaultSession, name_constraints: NameConstraints | None = None, *, clock: Clock | None = None
+    ) -> VaultAuthorities:
         """Return the keeper of its generations."""
         return VaultAuthorities(
             session,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             trust_domain=self.trust_domain,
             mount=self.mount,
             corporate=CorporateIssuer(mount=self.rights.corporate_mount, issuer=self.rights.corporate_issuer),
@@ -136,6 +157,31 @@ def new_domain(
         token_longest_life=token_longest_life,
     )
     return VaultDomain(server=server, trust_domain=rights.trust_domain, rights=rights, files=files)
+
+
+def new_mesh(
+    server: OpenBaoServer,
+    directory: Path,
+    *,
+    trust_domain: str | None = None,
+    lifetimes: tuple[timedelta, ...] = (timedelta(hours=6), timedelta(minutes=2)),
+    mesh_root: bool = True,
+) -> VaultMesh:
+    """
+    Make the trust domain of a mesh, of a name that no other test has unless one is given, with an AppRole of its own.
+
+    Its CAs are signed by a root of the mesh's own, or with *mesh_root* false by the corporate issuer.
+    """
+    number = next(_numbers)
+    name = TrustDomainName(trust_domain or f"mesh{number}.test")
+    rights = MeshRights(trust_domain=name, lifetimes=lifetimes, corporate_mount=CORPORATE_ISSUING)
+    if mesh_root:
+        mount = f"pki_mesh{number}"
+        server.provision_mesh_root(mount, name)
+        rights = replace(rights, corporate_mount=mount, corporate_issuer=MESH_ROOT)
+    role = f"rotator-mesh{number}"
+    files = server.provision_approle({role: mesh_policy(rights)}, directory=directory / role, name=role)
+    return VaultMesh(server=server, trust_domain=name, rights=rights, files=files)
 
 
 @pytest.fixture(scope="session")

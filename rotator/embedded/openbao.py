@@ -32,6 +32,8 @@ from rotator.errors import Unavailable
 
 CORPORATE_ROOT = "pki_root"
 CORPORATE_ISSUING = "pki_int"
+MESH_ROOT = "mesh-root"
+"""The name of a mesh's own root at its own mount."""
 CORPORATE_ISSUER = "corp-issuing"
 """The name of the corporate issuer that signs the trust domains' CAs."""
 
@@ -183,6 +185,31 @@ class OpenBaoServer:
                 ttl=seconds(root_life),
             )
             issuer_below(client, CORPORATE_ISSUER, "Corp Issuing", issuing_life, parent=f"{CORPORATE_ROOT}/root")
+
+    def provision_mesh_root(
+        self,
+        mount: str,
+        trust_domain: str,
+        *,
+        issuer: str = MESH_ROOT,
+        life: timedelta = timedelta(days=1825),
+        namespace: str | None = None,
+    ) -> None:
+        """Make the root of one mesh at a mount of its own: self-signed, with its SPIFFE name, one CA level below."""
+        with self.admin(namespace) as client:
+            enable_pki(client, mount, life)
+            write(
+                client,
+                f"{mount}/root/generate/internal",
+                common_name=f"{trust_domain} mesh root",
+                exclude_cn_from_sans=True,
+                uri_sans=f"spiffe://{trust_domain}",
+                max_path_length=1,
+                issuer_name=issuer,
+                key_type="ec",
+                key_bits=256,
+                ttl=seconds(life),
+            )
 
     def provision_trust_domain(self, domain: TrustDomainMount, *, namespace: str | None = None) -> None:
         """Make *domain*'s mount and role; no CA generation yet, that is rotator's."""

@@ -294,8 +294,7 @@ def test_law_06_a_corporate_issuer_of_tomorrow_does_not_sign(openbao: OpenBaoSer
     """Seen by a clock that is a day behind, the corporate issuer is not valid yet and is refused."""
     domain = unfit(openbao, tmp_path, "corp-tomorrow", timedelta(days=30))
     with domain.session() as session:
-        authorities = domain.authorities(session)
-        authorities._clock = ManualClock(SystemClock().now() - timedelta(days=1))
+        authorities = domain.authorities(session, clock=ManualClock(SystemClock().now() - timedelta(days=1)))
         refused(authorities, domain, "law 6.*not valid before")
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from rotator.adapters.vault.corporate import NameConstraints
-from rotator.adapters.vault.naming import common_name, generation_name, ttl
+from rotator.adapters.vault.naming import generation_name, ttl
 from rotator.adapters.vault.policies import DomainRights, domain_policy
 from rotator.adapters.vault.session import VaultSession
 from rotator.core.model import KeyType, TrustDomainName
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.errors import Denied, Rejected
+from rotator.pki.authority_name import common_name
 from rotator.pki.signing_request import new_key, signing_request
 from rotator.ports import AuthorityOrder
 from tests.fixtures_openbao import VaultDomain, new_domain

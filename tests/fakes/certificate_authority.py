@@ -152,6 +152,32 @@ class FakeCA:
         builder = self.leaf_builder(request, identity, lifetime, now, dns_names=dns_names, backdate=backdate)
         return self.sign_builder(builder)
 
+    def sign_authority(
+        self, csr_pem: bytes, name: str, trust_domain: str, lifetime: timedelta, now: datetime
+    ) -> x509.Certificate:
+        """Return the CA certificate *name* of *trust_domain* for the key of *csr_pem*, back-dated by a second."""
+        key = x509.load_pem_x509_csr(csr_pem).public_key()
+        moment = now.replace(microsecond=0)
+        return (
+            x509.CertificateBuilder(
+                self.certificate.subject,
+                x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
+                key,
+                x509.random_serial_number(),
+            )
+            .not_valid_before(moment - timedelta(seconds=1))
+            .not_valid_after(moment + lifetime)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]),
+                critical=False,
+            )
+            .sign(self.key, hashes.SHA256())
+        )
+
     def material(
         self,
         identity: str,

@@ -3,7 +3,7 @@ A corporate PKI and one PKI mount per trust domain, in memory.
 
 Rules that must stay true here:
 
-- `FakeIssuer` and `FakeAuthorities` pass the contract suites that the real server passes.
+- `FakeIssuer`, `FakeAuthorities` and `FakeAuthoritySigner` pass the contract suites that the real server passes.
 - Every call that would go to the server goes through `Faults.call`, in the order in which the real adapter makes
   them, so a test can crash at call *n*, before or after its effect.
 - Several adapters over one `FakeVault` see the same server: a fresh engine after a crash takes new ones.
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rotator.core.model import Generation, Serial, TrustDomainName
@@ -34,12 +35,14 @@ from rotator.pki.certificates import (
 from rotator.pki.returned import check_leaf
 from rotator.ports import (
     AuthorityOrder,
+    AuthorityRequest,
     Clock,
     HeldAuthorities,
     IssuedCertificate,
     IssuedLeaf,
     LeafOrder,
     PreparedAuthority,
+    SignedAuthority,
 )
 from tests.fakes.certificate_authority import FakeCA
 from tests.fakes.faults import Faults
@@ -107,6 +110,10 @@ class FakeVault:
     def authorities(self, trust_domain: TrustDomainName) -> FakeAuthorities:
         """Return the keeper of *trust_domain*'s generations."""
         return FakeAuthorities(self, trust_domain)
+
+    def signer(self, trust_domain: TrustDomainName, parent: FakeCA | None = None) -> FakeAuthoritySigner:
+        """Return who signs *trust_domain*'s CAs whose keys are made elsewhere: *parent*, or the corporate issuer."""
+        return FakeAuthoritySigner(self, trust_domain, parent or self.corporate)
 
     def mount(self, trust_domain: TrustDomainName) -> _Mount:
         """Return *trust_domain*'s mount, empty at first."""
@@ -319,17 +326,78 @@ class FakeAuthorities:
     def strays(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
         """Return the CA certificates that the corporate PKI signed for this trust domain."""
         with self._call("strays"):
-            return tuple(
-                _listed(entry)
-                for serial, entry in self._vault.signed.items()
-                if serial not in known and f"spiffe://{self._trust_domain}" in uri_names(entry.certificate)
-            )
+            return _strays(self._vault, self._trust_domain, known)
 
     def revoke_authority(self, serial: Serial) -> str | None:
         """Revoke one CA certificate at the corporate PKI."""
         with self._call("revoke_authority") as request_id:
-            if serial not in self._vault.signed:
-                raise Rejected(f"the corporate PKI did not sign {serial}")
-            entry = self._vault.signed[serial]
-            entry.revoked_at = entry.revoked_at or self._vault.clock.now()
+            _revoke(self._vault, serial)
             return request_id
+
+
+class FakeAuthoritySigner:
+    """Signs CAs of one trust domain whose keys were made elsewhere."""
+
+    def __init__(self, vault: FakeVault, trust_domain: TrustDomainName, parent: FakeCA) -> None:
+        """Have them signed by *parent*, and kept on *vault*'s list."""
+        self._vault = vault
+        self._trust_domain = trust_domain
+        self._parent = parent
+
+    def _call(self, name: str) -> AbstractContextManager[str]:
+        return self._vault.call(f"signer.{name}")
+
+    def sign_authority(self, request: AuthorityRequest) -> SignedAuthority:
+        """Have *request* signed."""
+        now, ends = self._vault.clock.now(), self._parent.certificate.not_valid_after_utc
+        if now >= ends:
+            raise InvariantBroken(6, f"the corporate issuer ended at {ends}")
+        if now + request.lifetime > ends:
+            raise InvariantBroken(4, f"{request.common_name} would outlive its parent")
+        with self._call("sign_intermediate") as request_id:
+            certificate = self._parent.sign_authority(
+                request.csr_pem, request.common_name, self._trust_domain, request.lifetime, now
+            )
+            self._vault.signed[serial_of(certificate)] = _Entry(certificate)
+        if spki_sha256_of(certificate) != request.spki_sha256:
+            raise Rejected(f"{request.common_name} certifies another public key than the one sent")
+        above = [self._parent]
+        while above[-1].parent is not None:
+            above.append(above[-1].parent)
+        return SignedAuthority(
+            certificate_pem=certificate.public_bytes(serialization.Encoding.PEM),
+            above_pem=tuple(each.pem for each in above),
+            request_id=request_id,
+        )
+
+    def strays(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
+        """Return the CA certificates that were signed for this trust domain."""
+        with self._call("strays"):
+            return _strays(self._vault, self._trust_domain, known)
+
+    def is_revoked(self, serial: Serial) -> bool:
+        """Return whether *serial* was revoked."""
+        with self._call("is_revoked"):
+            entry = self._vault.signed.get(serial)
+            return entry is not None and entry.revoked_at is not None
+
+    def revoke_authority(self, serial: Serial) -> str | None:
+        """Revoke one CA certificate."""
+        with self._call("revoke_authority") as request_id:
+            _revoke(self._vault, serial)
+            return request_id
+
+
+def _strays(vault: FakeVault, trust_domain: TrustDomainName, known: frozenset[Serial]) -> tuple[IssuedCertificate, ...]:
+    return tuple(
+        _listed(entry)
+        for serial, entry in vault.signed.items()
+        if serial not in known and f"spiffe://{trust_domain}" in uri_names(entry.certificate)
+    )
+
+
+def _revoke(vault: FakeVault, serial: Serial) -> None:
+    if serial not in vault.signed:
+        raise Rejected(f"the corporate PKI did not sign {serial}")
+    entry = vault.signed[serial]
+    entry.revoked_at = entry.revoked_at or vault.clock.now()

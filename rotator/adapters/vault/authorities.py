@@ -7,9 +7,8 @@ Rules that must stay true here:
   no generation: it was never finished, and the next `prepare` removes it (law 13).
 - The key is made inside Vault and never leaves it (law 10). Its public half is announced before the corporate PKI is
   asked to sign, so that whatever a crash leaves behind is found by it (law 12).
-- The corporate issuer is the configured one, fit to sign by its own dates and flags (law 6), and outlives what it
-  signs: Vault itself would sign past it (law 4).
-- What comes back is compared with the order before it is installed (law 11).
+- The corporate PKI is reached through `VaultAuthoritySigner`, which judges its issuer and compares what comes back
+  before it is installed (laws 4, 6 and 11).
 - The pointer (the mount's default issuer) moves by `activate` alone. Vault would let the first issuer of an empty
   mount become the default by itself, an activation that nobody ordered; so before that the pointer is set to rest on
   the corporate CA's certificate, which has no key here and signs nothing.
@@ -22,30 +21,27 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from rotator.adapters.vault.corporate import UNCONSTRAINED, CorporateIssuer, NameConstraints, Parent, fit_parent
-from rotator.adapters.vault.listing import certificate_in, colons, revoked_at, stored
-from rotator.adapters.vault.naming import (
-    BACKDATE,
-    EXPIRY_BEHAVIOR,
-    KEY_PARAMETERS,
-    PATH_LENGTH,
-    common_name,
-    common_name_stem,
-    generation_name,
-    number_in,
-    ttl,
-)
+from rotator.adapters.vault.corporate import UNCONSTRAINED, CorporateIssuer, NameConstraints, Parent
+from rotator.adapters.vault.listing import certificate_in, mapping
+from rotator.adapters.vault.naming import EXPIRY_BEHAVIOR, KEY_PARAMETERS, generation_name, number_in
+from rotator.adapters.vault.parent import VaultAuthoritySigner
 from rotator.adapters.vault.session import VaultSession, names
 from rotator.core.model import Generation, Serial, TrustDomainName
 from rotator.errors import Conflict, Rejected
-from rotator.pki.certificates import authority_of, spki_sha256_of, uri_names
-from rotator.pki.returned import check_authority
-from rotator.ports import AuthorityOrder, Clock, HeldAuthorities, IssuedCertificate, PreparedAuthority
+from rotator.pki.authority_name import common_name
+from rotator.pki.certificates import authority_of, spki_sha256_of
+from rotator.ports import (
+    AuthorityOrder,
+    AuthorityRequest,
+    Clock,
+    HeldAuthorities,
+    IssuedCertificate,
+    PreparedAuthority,
+)
 
 __all__ = ["CorporateIssuer", "NameConstraints", "VaultAuthorities"]
 
@@ -81,9 +77,14 @@ class VaultAuthorities:
         self._clock = clock
         self._trust_domain = trust_domain
         self._mount = mount
-        self._corporate = corporate
-        self._skew = skew
-        self._constraints = name_constraints
+        self._signer = VaultAuthoritySigner(
+            session,
+            clock=clock,
+            trust_domain=trust_domain,
+            corporate=corporate,
+            skew=skew,
+            name_constraints=name_constraints,
+        )
 
     # --- seeing -----------------------------------------------------------------------------------------------------
 
@@ -106,28 +107,14 @@ class VaultAuthorities:
 
     def strays(self, known: frozenset[Serial] = frozenset()) -> tuple[IssuedCertificate, ...]:
         """Return CA certificates that the corporate PKI signed for this trust domain, but for *known* serials."""
-        mine = f"spiffe://{self._trust_domain}"
-        found = stored(self._session, self._corporate.mount, self._candidates(), known)
-        return tuple(line for certificate, line in found if line.is_authority and mine in uri_names(certificate))
-
-    def _candidates(self) -> list[str]:
-        """Return the serials at the corporate mount that may be ours, as Vault spells them."""
-        mount = self._corporate.mount
-        detailed = self._session.list(f"{mount}/certs/detailed", doing=f"listing the certificates of {mount}")
-        if detailed is not None:
-            lines = _mapping(detailed.body.get("key_info"))
-            stem = common_name_stem(self._trust_domain)
-            # The policy lets no CA of ours be signed under another name.
-            return [s for s in names(detailed) if str(_mapping(lines.get(s)).get("common_name", stem)).startswith(stem)]
-        # HashiCorp's server has no detailed list: every certificate there has to be looked at.
-        return list(names(self._session.list(f"{mount}/certs", doing=f"listing the certificates of {mount}")))
+        return self._signer.strays(known)
 
     def _issuers(self) -> list[_Held]:
         reply = self._session.list(f"{self._mount}/issuers", doing=f"listing the issuers of {self._mount}")
-        details = _mapping(None if reply is None else reply.body.get("key_info"))
+        details = mapping(None if reply is None else reply.body.get("key_info"))
         held = []
         for reference in names(reply):
-            about = _mapping(details.get(reference))
+            about = mapping(details.get(reference))
             held.append(
                 _Held(
                     reference=reference,
@@ -140,8 +127,8 @@ class VaultAuthorities:
     def _keys(self) -> dict[str, str]:
         """Return key id to key name."""
         reply = self._session.list(f"{self._mount}/keys", doing=f"listing the keys of {self._mount}")
-        details = _mapping(None if reply is None else reply.body.get("key_info"))
-        return {key: str(_mapping(details.get(key)).get("key_name") or "") for key in names(reply)}
+        details = mapping(None if reply is None else reply.body.get("key_info"))
+        return {key: str(mapping(details.get(key)).get("key_name") or "") for key in names(reply)}
 
     def _pointer(self) -> str:
         """Return the id of the mount's default issuer, empty for none."""
@@ -155,7 +142,7 @@ class VaultAuthorities:
         certificate = certificate_in(reply, what)
         about = {} if reply is None else reply.body
         authority = authority_of(certificate)
-        revoked = bool(about.get("revoked")) or self._revoked_by_parent(authority.serial)
+        revoked = bool(about.get("revoked")) or self._signer.is_revoked(authority.serial)
         usage = {word.strip() for word in str(about.get("usage") or "").split(",")}
         has_key = str(about.get("key_id") or "") in keys
         generation = Generation(
@@ -166,12 +153,6 @@ class VaultAuthorities:
             revoked=revoked,
         )
         return generation, certificate.public_bytes(serialization.Encoding.PEM)
-
-    def _revoked_by_parent(self, serial: Serial) -> bool:
-        """Return whether the corporate PKI has revoked *serial*; what it no longer stores has ended."""
-        path = f"{self._corporate.mount}/cert/{colons(serial).replace(':', '-')}"
-        reply = self._session.read(path, doing=f"asking whether {serial} of {self._trust_domain} is revoked")
-        return reply is not None and revoked_at(reply) is not None
 
     # --- preparing --------------------------------------------------------------------------------------------------
 
@@ -190,43 +171,19 @@ class VaultAuthorities:
             if number_in(self._trust_domain, one.name) == order.number:
                 return self._found(self._generation(one, order.number, keys)[0], what)
         self._clean_up(held, keys)
-        parent = fit_parent(
-            self._session, self._corporate, what=what, lifetime=order.lifetime, skew=self._skew, now=self._clock.now()
-        )
+        parent = self._signer.fit(order.lifetime, what)
         self._rest_pointer(parent)
         subject = common_name(self._trust_domain, order.number, order.rotation_id)
         key_id, csr_pem, spki_sha256 = self._new_key(order, subject, what)
         order.announce(spki_sha256)
-        asked_at = self._clock.now()
-        signed = self._session.write(
-            f"{self._corporate.mount}/issuer/{self._corporate.issuer}/sign-intermediate",
-            {
-                "csr": csr_pem,
-                "common_name": subject,
-                "max_path_length": PATH_LENGTH,
-                "ttl": ttl(order.lifetime),
-                "uri_sans": f"spiffe://{self._trust_domain}",
-                "use_csr_values": False,
-                "exclude_cn_from_sans": True,
-                "not_before_duration": BACKDATE,
-                **self._constraints.parameters(),
-            },
-            doing=f"having {what} signed",
-        )
-        certificate = certificate_in(signed, f"the certificate of {what}")
-        check_authority(
-            certificate,
+        request = AuthorityRequest(
+            csr_pem=csr_pem,
             spki_sha256=spki_sha256,
             common_name=subject,
             trust_domain=self._trust_domain,
             lifetime=order.lifetime,
-            parent=parent.certificate,
-            above=parent.above,
-            asked_at=asked_at,
-            received_at=self._clock.now(),
-            skew=self._skew,
-            name_constraints=self._constraints.extension(),
         )
+        certificate, request_id = self._signer.signed(request, parent, what)
         reference = self._install(certificate, key_id, what)
         name = generation_name(self._trust_domain, order.number)
         self._session.write(
@@ -239,7 +196,7 @@ class VaultAuthorities:
         )
         if not generation.can_sign or generation.authority != authority_of(certificate):
             raise Rejected(f"{what} was installed and does not read back as it was signed")
-        return PreparedAuthority(generation=generation, request_id=signed.request_id)
+        return PreparedAuthority(generation=generation, request_id=request_id)
 
     def _found(self, generation: Generation, what: str) -> PreparedAuthority:
         """Return *generation*, which an earlier try finished, if it is of use."""
@@ -264,16 +221,16 @@ class VaultAuthorities:
             return
         pem = parent.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
         doing = f"resting the pointer of {self._mount}"
-        mapping = _mapping(
+        imported = mapping(
             self._session.write(f"{self._mount}/issuers/import/cert", {"pem_bundle": pem}, doing=doing).body.get(
                 "mapping"
             )
         )
-        for reference in mapping:
+        for reference in imported:
             body = {"default": reference, "default_follows_latest_issuer": False}
             self._session.write(f"{self._mount}/config/issuers", body, doing=doing, harmless_too=(_RESTS_WITHOUT_KEY,))
 
-    def _new_key(self, order: AuthorityOrder, subject: str, what: str) -> tuple[str, str, str]:
+    def _new_key(self, order: AuthorityOrder, subject: str, what: str) -> tuple[str, bytes, str]:
         """Have a key made inside Vault; return its id, its signing request and its SPKI SHA-256."""
         key_type, key_bits = KEY_PARAMETERS[order.key]
         made = self._session.write(
@@ -286,9 +243,9 @@ class VaultAuthorities:
             },
             doing=f"making the key of {what}",
         )
-        csr_pem, key_id = str(made.body.get("csr") or ""), str(made.body.get("key_id") or "")
+        csr_pem, key_id = str(made.body.get("csr") or "").encode(), str(made.body.get("key_id") or "")
         try:
-            return key_id, csr_pem, spki_sha256_of(x509.load_pem_x509_csr(csr_pem.encode()))
+            return key_id, csr_pem, spki_sha256_of(x509.load_pem_x509_csr(csr_pem))
         except ValueError as e:
             raise Rejected(f"making the key of {what} gave no signing request that can be read") from e
 
@@ -298,7 +255,7 @@ class VaultAuthorities:
         reply = self._session.write(
             f"{self._mount}/intermediate/set-signed", {"certificate": pem}, doing=f"installing {what}"
         )
-        for reference, key in _mapping(reply.body.get("mapping")).items():
+        for reference, key in mapping(reply.body.get("mapping")).items():
             if key == key_id:
                 return str(reference)
         raise Rejected(f"installing {what} did not join it with its key")
@@ -343,11 +300,4 @@ class VaultAuthorities:
 
     def revoke_authority(self, serial: Serial) -> str | None:
         """Revoke *serial* at the corporate PKI; return the request id. Revoking twice is no error."""
-        doing = f"revoking authority {serial} of {self._trust_domain}"
-        body = {"serial_number": colons(serial)}
-        return self._session.write(f"{self._corporate.mount}/revoke", body, doing=doing).request_id
-
-
-def _mapping(found: Any) -> Mapping[str, Any]:  # noqa: ANN401 -- a piece of somebody else's JSON
-    """Return *found* if it is an object, else an empty one."""
-    return found if isinstance(found, Mapping) else {}
+        return self._signer.revoke_authority(serial)

@@ -9,8 +9,9 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 
@@ -27,6 +28,11 @@ from rotator.pki.certificates import (
     spki_sha256_of,
 )
 from rotator.ports import IssuedCertificate
+
+
+def mapping(found: Any) -> Mapping[str, Any]:  # noqa: ANN401 -- a piece of somebody else's JSON
+    """Return *found* if it is an object, else an empty one."""
+    return found if isinstance(found, Mapping) else {}
 
 
 def colons(serial: Serial) -> str:

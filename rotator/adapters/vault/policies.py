@@ -24,27 +24,33 @@ from rotator.adapters.vault.naming import (
     EXPIRY_BEHAVIOR,
     KEY_PARAMETERS,
     PATH_LENGTH,
-    common_name_stem,
     generation_name,
     ttl,
 )
 from rotator.core.model import KeyType, TrustDomainName
+from rotator.pki.authority_name import common_name_stem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DomainRights:
-    """What one trust domain needs at Vault."""
+class MeshRights:
+    """What the trust domain of a mesh needs at Vault: its CAs' keys are made elsewhere, and signed here."""
 
     trust_domain: TrustDomainName
-    mount: str
-    role: str
     lifetimes: tuple[timedelta, ...]
     """Of its CAs; more than one while the configuration changes from one to the next."""
-    key: KeyType = KeyType.ECDSA_P256
     corporate_mount: str = "pki_int"
     corporate_issuer: str = "corp-issuing"
     permitted_dns_domains: tuple[str, ...] = ()
     """Name constraints; none means that none may be asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainRights(MeshRights):
+    """What one standalone trust domain needs at Vault: its CAs and its leaves have a mount of their own there."""
+
+    mount: str
+    role: str
+    key: KeyType = KeyType.ECDSA_P256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +79,18 @@ class _Path:
 
 
 def domain_policy(rights: DomainRights) -> str:
-    """Return the policy for one trust domain, token paths included: enough on its own."""
-    stanzas = [*_token(), *_corporate(rights), *_generations(rights), *_leaves(rights)]
+    """Return the policy for one standalone trust domain, token paths included: enough on its own."""
+    return _policy(rights, [*_corporate(rights), *_generations(rights), *_leaves(rights)])
+
+
+def mesh_policy(rights: MeshRights) -> str:
+    """Return the policy for the trust domain of one mesh, token paths included: enough on its own."""
+    return _policy(rights, _corporate(rights))
+
+
+def _policy(rights: MeshRights, stanzas: list[_Path]) -> str:
     title = f"# rotator's rights for trust domain {rights.trust_domain}. Made by rotator.adapters.vault.policies."
-    return "\n\n".join([title, *(stanza.hcl() for stanza in stanzas)]) + "\n"
+    return "\n\n".join([title, *(stanza.hcl() for stanza in [*_token(), *stanzas])]) + "\n"
 
 
 def _token() -> list[_Path]:
@@ -87,7 +101,7 @@ def _token() -> list[_Path]:
     ]
 
 
-def _corporate(rights: DomainRights) -> list[_Path]:
+def _corporate(rights: MeshRights) -> list[_Path]:
     issuer = f"{rights.corporate_mount}/issuer/{rights.corporate_issuer}"
     fixed: dict[str, list[object]] = {
         "csr": [],
