@@ -7,6 +7,8 @@ Rules that must stay true here:
 - Every request is recorded, also a refused one; names and free text stand as salted commitments (law 24).
 - One rotation per subject at a time (law 5); what is under way already is named, not doubled.
 - An emergency skips windows and freezes only, and opens an exception; compromise is another intent (law 8).
+- A mesh that runs on somebody else's CA is led only after a person has said so; whatever that interrupts is accepted
+  in words of their own and opens an exception.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ from typing import Any
 
 import structlog
 
-from rotator.control import PauseRequest, Person, RollbackRequest, RotateRequest
+from rotator.control import AdoptRequest, PauseRequest, Person, RollbackRequest, RotateRequest
 from rotator.core.event import Commitment, EventType, Trigger
 from rotator.core.model import IntentKind, SubjectKind, SubjectName, TrustDomainName
 from rotator.engine import status
+from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
 from rotator.engine.recorder import Scribe
 from rotator.engine.targets import CertificateTarget, DomainTarget
 from rotator.errors import ConfigError, Rejected
-from rotator.ports import Hold, Rotation, RotationState
+from rotator.ports import Adoption, Hold, Rotation, RotationState
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
@@ -127,6 +130,8 @@ class Desk:
             why = "a compromised CA is never signed with again (law 8)"
         elif rotation.from_generation is None:
             why = "this is the first generation: there is nothing to go back to"
+        else:
+            why = self._mesh_refuses(target)
         if rotation is None or why is not None:
             self._record_refusal(target.subject, request.reason, person, why or "")
             return {
@@ -144,6 +149,48 @@ class Desk:
             "refused": [],
             "waiting_on": [],
         }
+
+    def adopt(self, request: AdoptRequest, person: Person) -> Mapping[str, Any]:
+        """Open the rotation by which a mesh comes to run on a CA of rotator's, or only plan it."""
+        target = self._target(request.subject)
+        if not isinstance(target, DomainTarget) or target.mesh is None:
+            raise Rejected(f"{request.subject} is no mesh: there is nothing to adopt")
+        state = self._engine.domains.get(target.name)
+        if state is None or state.mesh is None:
+            raise Rejected(f"the mesh of {target.name} was not looked at yet: ask again in a moment")
+        adoption = state.mesh.adoption
+        answer: dict[str, Any] = {
+            "plan": [],
+            "rotations": [],
+            "refused": [],
+            "waiting_on": [],
+            "found": adoption.found if adoption is not None else None,
+            "interrupts": adoption.interrupts if adoption is not None else None,
+        }
+        if adoption is not None:
+            answer["plan"] = [
+                {"subject": target.subject, "at": None, "what": each, "why": "asked for"} for each in adoption.plan
+            ]
+        if request.dry_run:
+            return answer
+        words = request.accept_interruption
+        under_way = self._engine.memory.open_rotation(target.subject)
+        why = None
+        if adoption is None:
+            why = f"{target.name} runs on a CA of rotator's already: there is nothing to adopt"
+        elif under_way is not None:
+            why = f"rotation {under_way.id} is under way already (law 5): wait for it"
+        elif adoption.interrupts is not None and words is None:
+            why = f"this interrupts: {adoption.interrupts}; accept it in words of your own if it may"
+        else:
+            why = self._mesh_refuses(target)
+        if adoption is None or why is not None:
+            self._record_refusal(target.subject, request.reason, person, why or "")
+            return {**answer, "refused": [{"subject": target.subject, "why": why}]}
+        rotation = self._open_adoption(target, state, adoption, request, person)
+        self._engine.sweep()
+        opened = {"id": rotation.id, "subject": rotation.subject, "kind": rotation.kind.value}
+        return {**answer, "rotations": [opened]}
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
@@ -165,6 +212,13 @@ class Desk:
         """Return why the request cannot be carried out, or None."""
         if request.compromised and not isinstance(target, DomainTarget):
             return "only a trust domain's CA can be declared compromised: rotate the certificate instead"
+        if isinstance(target, DomainTarget):
+            state = self._engine.domains.get(target.name)
+            if state is not None and state.mesh is not None and state.mesh.adoption is not None:
+                return f"{target.name} runs on {state.mesh.adoption.found}: have rotator adopt it first"
+            refuses = self._mesh_refuses(target)
+            if refuses is not None:
+                return refuses
         under_way = self._engine.memory.open_rotation(_name(target))
         if under_way is None:
             return None
@@ -173,6 +227,52 @@ class Desk:
         if isinstance(target, CertificateTarget) and under_way.trigger is not Trigger.REQUEST:
             return None
         return f"rotation {under_way.id} is under way already (law 5): wait for it"
+
+    def _mesh_refuses(self, target: DomainTarget) -> str | None:
+        """Return why nothing may be changed in the mesh of *target*, as it was last looked at; None if it may."""
+        state = self._engine.domains.get(target.name)
+        if state is None or state.mesh is None or not state.mesh.refusals:
+            return None
+        return "; ".join(state.mesh.refusals)
+
+    def _open_adoption(
+        self, target: DomainTarget, state: DomainState, adoption: Adoption, request: AdoptRequest, person: Person
+    ) -> Rotation:
+        """Open the rotation of an adoption; what it interrupts is an exception with the person's words."""
+        active = next((each.number for each in state.held.generations if each.authority.id == state.held.active), None)
+        interrupts = adoption.interrupts
+        rotation = Rotation(
+            id=uuid.uuid4().hex,
+            subject=target.subject,
+            kind=SubjectKind.TRUST_DOMAIN,
+            intent=IntentKind.ROTATE,
+            trigger=Trigger.REQUEST,
+            state=RotationState.OPEN,
+            opened_at=self._engine.clock.now(),
+            ticket=request.ticket,
+            from_generation=active,
+            may_interrupt=interrupts is not None,
+        )
+        detail: dict[str, str | int | bool] = {"intent": "adopt", "found": adoption.found}
+        if request.ticket is not None:
+            detail["ticket"] = request.ticket
+        self._note(
+            EventType.INTENT,
+            target,
+            person,
+            request.reason,
+            [rotation],
+            detail,
+            rotation=rotation,
+            exception=(
+                ("interruption accepted", f"an adoption interrupts on a person's word: {interrupts}")
+                if interrupts is not None
+                else None
+            ),
+            words=request.accept_interruption if interrupts is not None else None,
+        )
+        log.info(LogEvent.REQUEST_RECEIVED, subject=rotation.subject, rotation_id=rotation.id)
+        return rotation
 
     def _open(self, target: CertificateTarget | DomainTarget, request: RotateRequest, person: Person) -> Rotation:
         """Open a rotation for a person, or turn the one that is under way to what the person asks for."""
@@ -211,7 +311,9 @@ class Desk:
             [*rotations, rotation],
             detail,
             rotation=rotation,
-            exception="windows and freezes were skipped on a person's word" if request.emergency else None,
+            exception=("emergency", "windows and freezes were skipped on a person's word")
+            if request.emergency
+            else None,
             closes=under_way,
         )
         log.info(LogEvent.REQUEST_RECEIVED, subject=rotation.subject, rotation_id=rotation.id)
@@ -227,10 +329,15 @@ class Desk:
         detail: Mapping[str, str | int | bool],
         *,
         rotation: Rotation | None = None,
-        exception: str | None = None,
+        exception: tuple[str, str] | None = None,
+        words: str | None = None,
         closes: Rotation | None = None,
     ) -> None:
-        """Write *rows* and what was asked, by whom and why, in one transaction."""
+        """
+        Write *rows* and what was asked, by whom and why, in one transaction.
+
+        *exception* is result and reason of the exception that this opens, *words* the person's own about it.
+        """
         recorder = self._engine.recorder
         recorder.fence()
         saved: list[Rotation | Hold] = []
@@ -252,8 +359,9 @@ class Desk:
             asked = scribe.event(type_, result="started" if type_ is EventType.INTENT else "ok", detail=detail)
             transaction.append(replace(asked, requested_by=who, reason_commitment=why))
             if exception is not None:
-                opened = scribe.event(EventType.EXCEPTION_OPENED, result="emergency", reason=exception)
-                transaction.append(replace(opened, requested_by=who))
+                opened = scribe.event(EventType.EXCEPTION_OPENED, result=exception[0], reason=exception[1])
+                spoken = transaction.commit_to(words) if words is not None else None
+                transaction.append(replace(opened, requested_by=who, reason_commitment=spoken))
         self._engine.memory.apply(saved)
         self._engine.pool.kick(target.id)
 

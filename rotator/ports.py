@@ -254,7 +254,12 @@ class MeshView:
     """What a control plane shows of one mesh, taken at one moment."""
 
     held: HeldAuthorities
-    """The generations whose secrets the control plane holds, and which of them signs."""
+    """
+    The generations whose secrets the control plane holds, and which of them signs.
+
+    A CA that rotator did not make is generation 0. It is held only while it signs, is in the bundle, or is seen in
+    use: its secrets are not rotator's to remove, so it must not stay for their sake.
+    """
     parties: tuple[RelyingParty, ...]
     """The mesh itself (what joiners are given), then its proxies by name; all were given one publication."""
     stray_until: Mapping[IssuerId, datetime] = field(default_factory=dict)
@@ -429,6 +434,8 @@ class Rotation:
     activated_at: datetime | None = None
     roll_started_at: datetime | None = None
     outcome: str = ""
+    may_interrupt: bool = False
+    """A person has accepted in words that this adoption interrupts connections."""
 
 
 class IssuanceState(StrEnum):
@@ -478,15 +485,32 @@ class Hold:
     """The operator has said in words that this pause may let the subject expire (law 12)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A mesh's proxy as last listed: one that vanishes may still hold a leaf, and may come back with it."""
+
+    subject: SubjectName
+    """The trust domain."""
+    party: SubjectName
+    last_leaf_not_after: datetime
+    served_issuer: IssuerId | None
+    """Who signed the leaf that it was last seen to use; None if nobody saw it."""
+    seen_at: datetime
+
+
 class Transaction(Protocol):
     """Journal rows and ledger entries that become true together, or not at all."""
 
-    def save(self, row: Rotation | Issuance | Hold) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject)."""
+    def save(self, row: Rotation | Issuance | Hold | Sighting) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party)."""
         ...
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
+        ...
+
+    def forget(self, sighting: Sighting) -> None:
+        """Remove the sighting of one party."""
         ...
 
     def append(self, event: Event) -> int:
@@ -502,7 +526,15 @@ class Transaction(Protocol):
         ...
 
 
-class Journal(Protocol):
+class Sightings(Protocol):
+    """The memory of proxies."""
+
+    def sightings(self) -> tuple[Sighting, ...]:
+        """Return every sighting, by subject and party."""
+        ...
+
+
+class Journal(Sightings, Protocol):
     """The memory of intents. Raises `JournalError` when it cannot be read or written."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:

@@ -9,6 +9,7 @@ Rules that must stay true here:
 
 from rotator.control.client import ControlClient
 from rotator.control.requests import (
+    AdoptRequest,
     Operations,
     PauseRequest,
     Person,
@@ -20,6 +21,7 @@ from rotator.control.requests import (
 from rotator.control.server import ControlServer
 
 __all__ = [
+    "AdoptRequest",
     "ControlClient",
     "ControlServer",
     "Operations",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rotator.clock import SystemClock
-from rotator.control.requests import PauseRequest, RollbackRequest, RotateRequest
+from rotator.control.requests import AdoptRequest, PauseRequest, RollbackRequest, RotateRequest
 from rotator.control.wire import LARGEST_ANSWER, BrokenLine, raise_error, reachable, read_line, write_line
 from rotator.core.window import written
 from rotator.durations import moment_text
@@ -62,6 +62,10 @@ class ControlClient:
     def rollback(self, request: RollbackRequest) -> dict[str, Any]:
         """Walk a CA rotation back."""
         return cast("dict[str, Any]", self._ask("rollback", **dataclasses.asdict(request)))
+
+    def adopt(self, request: AdoptRequest) -> dict[str, Any]:
+        """Lead a mesh from now on, or only plan it."""
+        return cast("dict[str, Any]", self._ask("adopt", **dataclasses.asdict(request)))
 
     def _ask(self, operation: str, **fields: object) -> object:
         wire = {key: moment_text(value) if isinstance(value, datetime) else value for key, value in fields.items()}

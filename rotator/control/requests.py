@@ -111,6 +111,26 @@ class RollbackRequest:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptRequest:
+    """Lead a mesh that does not run on a CA of rotator's yet."""
+
+    subject: SubjectName
+    reason: str
+    ticket: str | None = None
+    dry_run: bool = False
+    """Answer with the plan and change nothing."""
+    accept_interruption: str | None = None
+    """Why what the plan says will be interrupted may be, in the person's own words; recorded as an exception."""
+
+    @property
+    def right(self) -> Right:
+        """Return the right that this takes."""
+        if self.dry_run:
+            return Right.READ
+        return Right.EMERGENCY if self.accept_interruption is not None else Right.OPERATE
+
+
 class Views(Protocol):
     """What the daemon shows."""
 
@@ -158,6 +178,14 @@ class Orders(Protocol):
 
     def rollback(self, request: RollbackRequest, person: Person) -> Mapping[str, Any]:
         """Walk a CA rotation back; as `rotate`."""
+        ...
+
+    def adopt(self, request: AdoptRequest, person: Person) -> Mapping[str, Any]:
+        """
+        Open the rotation by which a mesh comes to run on a CA of rotator's, or only plan it.
+
+        As `rotate`, and ``found`` (what the mesh runs on now) and ``interrupts`` (what will be interrupted, or None).
+        """
         ...
 
 
@@ -242,6 +270,18 @@ def rollback_request(fields: Mapping[str, object]) -> RollbackRequest:
     """Return the request in *fields*; raise `ConfigError` if there is none."""
     _only(fields, *(field.name for field in dataclasses.fields(RollbackRequest)))
     return RollbackRequest(subject=subject_of(fields), reason=_text(fields, "reason", LONGEST_TEXT))
+
+
+def adopt_request(fields: Mapping[str, object]) -> AdoptRequest:
+    """Return the request in *fields*; raise `ConfigError` if there is none."""
+    _only(fields, *(field.name for field in dataclasses.fields(AdoptRequest)))
+    return AdoptRequest(
+        subject=subject_of(fields),
+        reason=_text(fields, "reason", LONGEST_TEXT),
+        ticket=_text(fields, "ticket", LONGEST_NAME, may_lack=True) or None,
+        dry_run=_flag(fields, "dry_run"),
+        accept_interruption=_text(fields, "accept_interruption", LONGEST_TEXT, may_lack=True).strip() or None,
+    )
 
 
 def subject_of(fields: Mapping[str, object]) -> SubjectName:

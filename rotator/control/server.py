@@ -34,6 +34,7 @@ from rotator.control.requests import (
     Person,
     Right,
     Rights,
+    adopt_request,
     no_fields,
     only_horizon,
     only_rotation,
@@ -315,6 +316,10 @@ class ControlServer:
             case "rollback":
                 require(Right.OPERATE)
                 return operations.rollback(rollback_request(fields), person)
+            case "adopt":
+                adopt = adopt_request(fields)
+                require(adopt.right)
+                return operations.adopt(adopt, person)
             case _:
                 raise ConfigError("the daemon does not know this operation: use a client of its own version")
 

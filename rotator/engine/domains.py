@@ -31,7 +31,7 @@ from rotator.core.model import (
 from rotator.engine.targets import CertificateTarget
 from rotator.pki.bundle import encode
 from rotator.pki.certificates import anchors
-from rotator.ports import HeldAuthorities
+from rotator.ports import HeldAuthorities, MeshView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,8 @@ class DomainState:
     held: HeldAuthorities
     intent: AuthorityIntent | None
     at: datetime
+    mesh: MeshView | None = None
+    """What its control plane showed; None for a domain whose leaves are signed here."""
     _given: Mapping[SubjectName, frozenset[IssuerId]] = field(init=False, repr=False, compare=False)
     """What each live relying party was given."""
     _bundles: Mapping[frozenset[IssuerId], int] = field(init=False, repr=False, compare=False)

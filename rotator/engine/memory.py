@@ -5,7 +5,7 @@ Rules that must stay true here:
 
 - A copy, never the truth: loaded from the journal at the start, and every row goes to the journal first (but for what
   law 12 lets wait outside; those rows are kept here until they can be saved).
-- Small by construction: only open rotations, pauses, and orders that have not ended.
+- Small by construction: only open rotations, pauses, orders that have not ended, and proxies whose leaf lives.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import threading
 from collections.abc import Iterable
 
 from rotator.core.model import SubjectName, TrustDomainName
-from rotator.ports import Hold, Issuance, IssuanceState, Journal, Rotation, RotationState
+from rotator.ports import Hold, Issuance, IssuanceState, Journal, Rotation, RotationState, Sighting
 
 LIVE = frozenset({IssuanceState.ASKED, IssuanceState.ISSUED, IssuanceState.PUBLISHED})
-Row = Rotation | Issuance | Hold
+Row = Rotation | Issuance | Hold | Sighting
 
 
 class Memory:
@@ -30,6 +30,7 @@ class Memory:
         self._holds: dict[SubjectName, Hold] = {}
         self._orders: dict[str, Issuance] = {}
         self._by_subject: dict[SubjectName, set[str]] = {}
+        self._sightings: dict[SubjectName, dict[SubjectName, Sighting]] = {}
         self._unsaved: list[Row] = []
 
     def load(self, journal: Journal) -> None:
@@ -39,12 +40,16 @@ class Memory:
         ended = journal.rotations(last_ended=True)
         holds = journal.holds()
         orders = journal.issuances(states=LIVE)
+        sightings = journal.sightings()
         with self._lock:
             self._rotations = {each.subject: each for each in rotations}
             self._finished = {each.subject: each for each in ended}
             self._holds = {each.subject: each for each in holds}
             self._orders = {}
             self._by_subject = {}
+            self._sightings = {}
+            for sighting in sightings:
+                self._sightings.setdefault(sighting.subject, {})[sighting.party] = sighting
             for order in orders:
                 self._remember(order)
 
@@ -64,6 +69,8 @@ class Memory:
                         self._holds[row.subject] = row
                     case Issuance():
                         self._remember(row)
+                    case Sighting():
+                        self._sightings.setdefault(row.subject, {})[row.party] = row
 
     def _remember(self, order: Issuance) -> None:
         """Keep *order* while it is live, drop it when it has ended."""
@@ -92,6 +99,16 @@ class Memory:
         """Forget the hold on *subject*."""
         with self._lock:
             self._holds.pop(subject, None)
+
+    def forget(self, sighting: Sighting) -> None:
+        """Forget one party."""
+        with self._lock:
+            self._sightings.get(sighting.subject, {}).pop(sighting.party, None)
+
+    def sightings(self, subject: SubjectName) -> dict[SubjectName, Sighting]:
+        """Return every sighting of *subject*'s proxies, by party."""
+        with self._lock:
+            return dict(self._sightings.get(subject, {}))
 
     def open_rotation(self, subject: SubjectName) -> Rotation | None:
         """Return the open rotation of *subject*."""

@@ -22,7 +22,7 @@ from rotator.core.event import CertificateFacts, Corroboration, Event, EventType
 from rotator.core.model import Authority, Leaf
 from rotator.engine.memory import Memory, Row
 from rotator.errors import InvariantBroken, JournalError
-from rotator.ports import Clock, Journal, Lease, Rotation, Transaction
+from rotator.ports import Clock, Journal, Lease, Rotation, Sighting, Transaction
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
@@ -97,6 +97,22 @@ class Recorder:
             raise
         self.memory.apply(rows)
         return True
+
+    def sighted(self, seen: Sequence[Sighting], gone: Sequence[Sighting]) -> None:
+        """Keep the sightings *seen* and remove those that are *gone*, together. Raises `JournalError` if it cannot."""
+        self.fence()
+        try:
+            with self.journal.transaction() as transaction:
+                for each in seen:
+                    transaction.save(each)
+                for each in gone:
+                    transaction.forget(each)
+        except BaseException:
+            self._in_doubt.set()
+            raise
+        self.memory.apply(seen)
+        for each in gone:
+            self.memory.forget(each)
 
     def settle_doubt(self) -> None:
         """Read the working set again if a commit's reply was lost. Raises `JournalError` if that cannot be done."""

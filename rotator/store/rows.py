@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from rotator.core.event import Commitment, Trigger
 from rotator.core.model import IntentKind, IssuerId, Serial, SubjectKind, SubjectName, TrustDomainName
-from rotator.ports import Hold, Issuance, IssuanceKind, IssuanceState, Rotation, RotationState
+from rotator.ports import Hold, Issuance, IssuanceKind, IssuanceState, Rotation, RotationState, Sighting
 
 Row = sa.Row[Any]
 
@@ -63,6 +63,7 @@ def from_rotation(rotation: Rotation) -> dict[str, object]:
         "activated_at": _from_optional(rotation.activated_at),
         "roll_started_at": _from_optional(rotation.roll_started_at),
         "outcome": rotation.outcome,
+        "may_interrupt": rotation.may_interrupt,
     }
 
 
@@ -87,6 +88,7 @@ def to_rotation(row: Row) -> Rotation:
         activated_at=_to_optional(row.activated_at),
         roll_started_at=_to_optional(row.roll_started_at),
         outcome=row.outcome,
+        may_interrupt=bool(row.may_interrupt),
     )
 
 
@@ -135,4 +137,26 @@ def to_hold(row: Row) -> Hold:
     """Return the hold in *row*."""
     return Hold(
         subject=SubjectName(row.subject), until=to_moment(row.until), past_safety_line=bool(row.past_safety_line)
+    )
+
+
+def from_sighting(sighting: Sighting) -> dict[str, object]:
+    """Return the columns of *sighting*."""
+    return {
+        "subject": sighting.subject,
+        "party": sighting.party,
+        "last_leaf_not_after": from_moment(sighting.last_leaf_not_after),
+        "served_issuer": sighting.served_issuer,
+        "seen_at": from_moment(sighting.seen_at),
+    }
+
+
+def to_sighting(row: Row) -> Sighting:
+    """Return the sighting in *row*."""
+    return Sighting(
+        subject=SubjectName(row.subject),
+        party=SubjectName(row.party),
+        last_leaf_not_after=to_moment(row.last_leaf_not_after),
+        served_issuer=IssuerId(row.served_issuer) if row.served_issuer else None,
+        seen_at=to_moment(row.seen_at),
     )

@@ -25,12 +25,12 @@ from rotator.core.model import SubjectKind, SubjectName, TrustDomainName
 from rotator.errors import JournalError
 from rotator.evidence.merkle import leaf_hash
 from rotator.evidence.record import encode
-from rotator.ports import Hold, Issuance, IssuanceState, Rotation, RotationState
+from rotator.ports import Hold, Issuance, IssuanceState, Rotation, RotationState, Sighting
 from rotator.store import rows
 from rotator.store.commits import Batch, Commits
 from rotator.store.engine import open_engine, parse_url, reading, writing
 from rotator.store.salts import Salted, SaltStore, salted
-from rotator.store.tables import bring_up, holds, issuances, ledger, rotations
+from rotator.store.tables import bring_up, holds, issuances, ledger, rotations, sightings
 
 # Built once: putting a statement together costs more than running it.
 _LAST_SEQ = sa.select(sa.func.max(ledger.c.seq))
@@ -67,16 +67,20 @@ class _Statements:
     def __init__(self, dialect: sa.Dialect) -> None:
         insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
 
-        def upsert(key: sa.Column[str]) -> _Statement:
-            names = [column.name for column in key.table.columns if column.name != "ordinal"]
-            new = insert(key.table).values({name: sa.bindparam(name) for name in names})
-            others = {name: new.excluded[name] for name in names if name != key.name}
-            return _Statement(new.on_conflict_do_update(index_elements=[key], set_=others), dialect)
+        def upsert(*key: sa.Column[str]) -> _Statement:
+            table, fixed = key[0].table, {each.name for each in key}
+            names = [column.name for column in table.columns if column.name != "ordinal"]
+            new = insert(table).values({name: sa.bindparam(name) for name in names})
+            others = {name: new.excluded[name] for name in names if name not in fixed}
+            return _Statement(new.on_conflict_do_update(index_elements=[*key], set_=others), dialect)
 
         self.rotation = upsert(rotations.c.id)
         self.issuance = upsert(issuances.c.spki_sha256)
         self.hold = upsert(holds.c.subject)
         self.release = _Statement(holds.delete().where(holds.c.subject == sa.bindparam("name")), dialect)
+        self.sighting = upsert(sightings.c.subject, sightings.c.party)
+        seen = (sightings.c.subject == sa.bindparam("subject"), sightings.c.party == sa.bindparam("party"))
+        self.forget = _Statement(sightings.delete().where(*seen), dialect)
         self.find = _Statement(sa.select(ledger.c.seq).where(ledger.c.id == sa.bindparam("name")), dialect)
         self.last = _Statement(_LAST, dialect)
         self.append = _Statement(ledger.insert(), dialect)
@@ -99,8 +103,8 @@ class SQLTransaction:
         """Return the number of the next record, None if this transaction did not need to know."""
         return self._next
 
-    def save(self, row: Rotation | Issuance | Hold) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject)."""
+    def save(self, row: Rotation | Issuance | Hold | Sighting) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party)."""
         match row:
             case Rotation():
                 self._execute(self._statements.rotation, rows.from_rotation(row))
@@ -108,10 +112,16 @@ class SQLTransaction:
                 self._execute(self._statements.issuance, rows.from_issuance(row))
             case Hold():
                 self._execute(self._statements.hold, rows.from_hold(row))
+            case Sighting():
+                self._execute(self._statements.sighting, rows.from_sighting(row))
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
         self._execute(self._statements.release, {"name": subject})
+
+    def forget(self, sighting: Sighting) -> None:
+        """Remove the sighting of one party."""
+        self._execute(self._statements.forget, {"subject": sighting.subject, "party": sighting.party})
 
     def append(self, event: Event) -> int:
         """
@@ -226,6 +236,12 @@ class SQLStore:
         """Return every pause, also those whose time is over."""
         with reading(self._engine, "read holds") as connection:
             return tuple(rows.to_hold(row) for row in connection.execute(sa.select(holds).order_by(holds.c.subject)))
+
+    def sightings(self) -> tuple[Sighting, ...]:
+        """Return every sighting, by subject and party."""
+        query = sa.select(sightings).order_by(sightings.c.subject, sightings.c.party)
+        with reading(self._engine, "read sightings") as connection:
+            return tuple(rows.to_sighting(row) for row in connection.execute(query))
 
     def last_generation(self, trust_domain: TrustDomainName) -> int:
         """Return the highest generation number ever used for *trust_domain*, 0 for none."""

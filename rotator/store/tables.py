@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rotator.errors import ConfigError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # SQLite gives row numbers to "INTEGER PRIMARY KEY" alone.
 _Ordinal = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -46,6 +46,7 @@ rotations = sa.Table(
     sa.Column("activated_at", sa.BigInteger),
     sa.Column("roll_started_at", sa.BigInteger),
     sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("may_interrupt", sa.Boolean, nullable=False, server_default=sa.false()),
     # Finished rotations pile up; a sweep asks for the open ones.
     sa.Index("rotations_state", "state", "ordinal"),
     sa.Index("rotations_subject", "subject", "ordinal"),
@@ -78,6 +79,16 @@ holds = sa.Table(
     sa.Column("subject", sa.Text, primary_key=True),
     sa.Column("until", sa.BigInteger, nullable=False),
     sa.Column("past_safety_line", sa.Boolean, nullable=False),
+)
+
+sightings = sa.Table(
+    "sightings",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("party", sa.Text, primary_key=True),
+    sa.Column("last_leaf_not_after", sa.BigInteger, nullable=False),
+    sa.Column("served_issuer", sa.Text),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
 )
 
 ledger = sa.Table(
@@ -128,7 +139,14 @@ _POSTGRESQL_GUARDS = (
        FOR EACH ROW EXECUTE FUNCTION ledger_follows()""",
 )
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    2: (
+        "ALTER TABLE rotations ADD COLUMN may_interrupt BOOLEAN NOT NULL DEFAULT FALSE",
+        """CREATE TABLE sightings (
+           subject TEXT NOT NULL, party TEXT NOT NULL, last_leaf_not_after BIGINT NOT NULL,
+           served_issuer TEXT, seen_at BIGINT NOT NULL, PRIMARY KEY (subject, party))""",
+    ),
+}
 """Statements that lead from the version before to the version named; version 1 is made whole."""
 
 

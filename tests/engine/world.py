@@ -110,6 +110,7 @@ class FaultyJournal:
         self.issuances = inner.issuances
         self.holds = inner.holds
         self.last_generation = inner.last_generation
+        self.sightings = inner.sightings
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:

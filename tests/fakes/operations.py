@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from rotator.control import PauseRequest, Person, RollbackRequest, RotateRequest
+from rotator.control import AdoptRequest, PauseRequest, Person, RollbackRequest, RotateRequest
 from rotator.core.model import SubjectName
 from rotator.durations import moment_text
 
@@ -80,6 +80,20 @@ class FakeOperations:
         self._note(request, person)
         opened = {"id": f"r-{request.subject}", "subject": request.subject, "kind": "trust_domain"}
         return {"plan": [], "rotations": [opened], "refused": [], "waiting_on": []}
+
+    def adopt(self, request: AdoptRequest, person: Person) -> Mapping[str, Any]:
+        """Open one rotation."""
+        self._note(request, person)
+        names = [] if request.dry_run or self.refused else [request.subject]
+        opened = [{"id": f"r-{each}", "subject": each, "kind": "trust_domain"} for each in names]
+        return {
+            "plan": PLAN,
+            "rotations": opened,
+            "refused": self.refused,
+            "waiting_on": [],
+            "found": "the builtin CA of backend ca-1",
+            "interrupts": None,
+        }
 
     def _note(self, request: object, person: Person) -> None:
         self.asked.append((request, person))
