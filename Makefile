@@ -46,7 +46,7 @@ stack: ## build what test-stack needs with Go 1.26 or newer
 	@tests/stack/build
 
 test-stack: $(VENV)/.dev stack ## the tests that need what only Go or Debian brings
-	@$(PYTEST) -m stack --timeout 1800 $(PYTEST_ARGS)
+	@$(PYTEST) -m "stack and not soak" --timeout 1800 $(PYTEST_ARGS)
 
 diagrams: $(VENV)/.dev ## draw docs/diagrams again from the tables in the code
 	@$(BIN)/python -m tests.diagrams

@@ -1,0 +1,47 @@
+"""
+The naive way on the same stack: the CA's secret overwritten in place, under load, with what it costs.
+
+Rules that must stay true here:
+
+- An experiment, not a test of rotator: it counts, and claims no more than that something fails.
+- The same proxies, the same load and leaves of the same life as with rotator, so that the two counts compare.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from rotator.clock import SystemClock
+from rotator.durations import parse_duration
+from rotator.embedded.process import wait_until
+from tests.stack.kuma.beginnings import begin, put_authority
+from tests.stack.kuma.load import Count, Load
+from tests.stack.kuma.plane import Beginning, MeshUnderTest, Model
+
+SPAN = 2.2
+"""How long to look, in lives of a leaf: every leaf has been renewed by then, and every old one is gone."""
+
+
+def overwritten_in_place(
+    plane: MeshUnderTest, model: Model, *, directory: Path, leaf: str = "60s", proxies: int = 5, rate: float = 120.0
+) -> Count:
+    """Overwrite the CA's secrets under load on a running *plane*; return what became of the requests since."""
+    clock = SystemClock()
+    begin(plane, model, Beginning.BY_HAND, leaf=leaf, now=clock.now())
+    for number in range(proxies):
+        plane.start_proxy(f"service-{number}")
+    with Load(directory / "load.jsonl", rate=rate) as load:
+        load.under(plane.outbounds())
+        load.more(200)
+        before = load.count()
+        assert before.failures == (), f"before anything was done: {before.told()}"
+        put_authority(plane, clock.now())
+        until = clock.monotonic() + (parse_duration(leaf) * SPAN).total_seconds()
+        wait_until(
+            lambda: clock.monotonic() >= until,
+            within=timedelta(hours=1),
+            what="leaves to be renewed",
+            every=timedelta(seconds=1),
+        )
+        return load.count() - before
