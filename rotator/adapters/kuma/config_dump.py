@@ -1,0 +1,287 @@
+"""
+What a proxy trusts and serves right now, read off its Envoy's own configuration (``config_dump``).
+
+Rules that must stay true here:
+
+- Pure, and never more than was seen: a validator of the mesh that is named and not loaded trusts nothing.
+- A CA counts only if every validator of the mesh in the proxy holds it: the intersection, for each kind (``trusted_ca``
+  under the empty name) and for each SPIFFE trust domain.
+- Only validators of the mesh count. A Mesh's own CA is the SDS secret of its mesh; a SPIFFE validator is one wherever
+  it stands. Other ``trusted_ca`` (an external service's CA, the control plane's at the admin interface) are not asked.
+- Leaves of two issuers in one proxy are no leaf: which of them a peer is shown cannot be told, so it is unknown.
+
+Envoy writes snake case, an older control plane passes it on in camel case: both are read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from cryptography import x509
+
+from rotator.adapters.kuma.control_plane import ProxyView
+from rotator.core.model import Leaf, TrustDomainName
+from rotator.errors import Rejected
+from rotator.pki.certificates import leaf_of, parse_certificates, uri_names
+
+PLAIN = TrustDomainName("")
+"""The name under which `ProxyView.bundles` keeps what a validator trusts that knows no trust domains."""
+
+_TYPE = "@type"
+_SECRETS = "SecretsConfigDump"
+_SPIFFE = "SPIFFECertValidatorConfig"
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+# Where something stands that a proxy no longer uses, or never did.
+_UNUSED = frozenset({"draining_state", "drainingState", "error_state", "errorState"})
+
+# The trust of a MeshIdentity's proxies, one secret for all trust domains.
+_TRUST_BUNDLE = "system_trust_bundle"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the walk through a dump gathers."""
+
+    secrets: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Loaded, by name."""
+    waiting: set[str] = field(default_factory=set)
+    """Subscribed to and not there yet."""
+    contexts: list[Mapping[str, Any]] = field(default_factory=list)
+    """Every ``common_tls_context`` of a listener or a cluster."""
+
+
+def view_of(dump: Mapping[str, Any], *, mesh: str) -> ProxyView:
+    """Return what the proxy behind *dump* trusts and serves for *mesh*."""
+    found = _gathered(dump)
+    named = {name for context in found.contexts for name in _names(context)}
+    validators = [
+        validator
+        for name, secret in found.secrets.items()
+        if (validator := _validator(_get(secret, "validation_context"), _is_trust_of(name, mesh))) is not None
+    ]
+    validators += [
+        validator
+        for context in found.contexts
+        for inline in _inline_validations(context)
+        if (validator := _validator(inline, False)) is not None
+    ]
+    missing = {
+        name
+        for name in (named | found.waiting) - set(found.secrets)
+        if _is_trust_of(name, mesh) or name == _TRUST_BUNDLE
+    }
+    leaves = _leaves(found, mesh)
+    unserved = any(_is_identity_of(name, mesh) for name in (named | found.waiting) - set(found.secrets))
+    served = leaves[0] if len({leaf.issuer for leaf in leaves}) == 1 and not unserved else None
+    return ProxyView(
+        bundles=_common(validators, trusts_nothing=bool(missing)),
+        leaf_serial=served.serial if served else None,
+        leaf_issuer=served.issuer if served else None,
+        leaf_not_after=max((leaf.not_after for leaf in leaves), default=None),
+        relies=bool(validators or missing or leaves or unserved),
+    )
+
+
+# --- trust ----------------------------------------------------------------------------------------------------------
+
+
+def _validator(context: Mapping[str, Any], counts_plain: bool) -> dict[TrustDomainName, frozenset[str]] | None:  # noqa: FBT001 -- a condition, read where it stands
+    """Return what a validation context trusts, by trust domain; None if it is none of the mesh's."""
+    custom = _get(_get(context, "custom_validator_config"), "typed_config")
+    if str(custom.get(_TYPE, "")).endswith(_SPIFFE):
+        trusted: dict[TrustDomainName, frozenset[str]] = {}
+        for each in _list(custom, "trust_domains"):
+            name = TrustDomainName(str(each.get("name", "")))
+            trusted[name] = trusted.get(name, frozenset()) | _digests(_inline(_get(each, "trust_bundle")))
+        return trusted
+    return {PLAIN: _digests(_inline(_get(context, "trusted_ca")))} if counts_plain else None
+
+
+def _common(
+    validators: Iterable[Mapping[TrustDomainName, frozenset[str]]], *, trusts_nothing: bool
+) -> dict[TrustDomainName, frozenset[str]]:
+    """Return what every validator of one kind trusts, for each trust domain that any of them names."""
+    plain = [each[PLAIN] for each in validators if PLAIN in each]
+    spiffe = [each for each in validators if PLAIN not in each]
+    names = {name for each in spiffe for name in each}
+    common = {name: frozenset.intersection(*(each.get(name, frozenset()) for each in spiffe)) for name in names}
+    if plain:
+        common[PLAIN] = frozenset.intersection(*plain)
+    return {name: frozenset() if trusts_nothing else common[name] for name in sorted(common)}
+
+
+@lru_cache(maxsize=64)
+def _digests(pem: bytes) -> frozenset[str]:
+    """Return the SHA-256 of every certificate in *pem*; thousands of proxies hold the same few bundles."""
+    found: set[str] = set()
+    for body in _CERTIFICATE.findall(pem):
+        try:
+            found.add(hashlib.sha256(base64.b64decode(b"".join(body.split()), validate=True)).hexdigest())
+        except binascii.Error:
+            continue
+    return frozenset(found)
+
+
+# --- leaves ---------------------------------------------------------------------------------------------------------
+
+
+def _leaves(found: _Found, mesh: str) -> list[Leaf]:
+    """Return every leaf of the mesh's that the proxy holds."""
+    chains = [
+        (_is_identity_of(name, mesh), _inline(_get(_get(secret, "tls_certificate"), "certificate_chain")))
+        for name, secret in found.secrets.items()
+        if not _is_identity_of_another(name, mesh)
+    ]
+    chains += [
+        (False, _inline(_get(certificate, "certificate_chain")))
+        for context in found.contexts
+        for certificate in _list(context, "tls_certificates")
+    ]
+    return [leaf for by_name, chain in chains if (leaf := _leaf(chain, by_name)) is not None]
+
+
+@lru_cache(maxsize=4096)
+def _leaf(chain: bytes, by_name: bool) -> Leaf | None:  # noqa: FBT001 -- a condition, read where it stands
+    """Return the leaf of *chain* if it is a workload's; a gateway's own certificate for the world is none."""
+    if not chain:
+        return None
+    try:
+        certificates = parse_certificates(chain, source="a proxy's certificate")
+        return leaf_of(certificates) if by_name or _is_workloads(certificates[0]) else None
+    except Rejected:
+        return None
+
+
+def _is_workloads(certificate: x509.Certificate) -> bool:
+    return any(name.startswith("spiffe://") for name in uri_names(certificate))
+
+
+# --- names of secrets -----------------------------------------------------------------------------------------------
+
+
+def _is_trust_of(name: str, mesh: str) -> bool:
+    """Return whether *name* is the SDS secret of *mesh*'s CA, or of every mesh's CA together."""
+    return name in {f"mesh_ca:secret:{mesh}", "mesh_ca:secret:all", f"system_mtls_ca_{mesh}", "system_mtls_ca_all"}
+
+
+def _is_identity_of(name: str, mesh: str) -> bool:
+    return name in {f"identity_cert:secret:{mesh}", f"system_mtls_identity_{mesh}"}
+
+
+def _is_identity_of_another(name: str, mesh: str) -> bool:
+    """Return whether *name* is the SDS secret of another mesh's identity (a zone egress holds one of each)."""
+    return name.startswith(("identity_cert:secret:", "system_mtls_identity_")) and not _is_identity_of(name, mesh)
+
+
+# --- walking --------------------------------------------------------------------------------------------------------
+
+
+def _gathered(dump: Mapping[str, Any]) -> _Found:
+    found = _Found()
+    for section in _list(dump, "configs"):
+        kind = str(section.get(_TYPE, ""))
+        if kind.endswith(_SECRETS):
+            _gather_secrets(section, found)
+        elif kind.endswith((f"{_SECRETS}.DynamicSecret", f"{_SECRETS}.StaticSecret")):
+            # What a dump with ?resource= holds: the secrets themselves, active ones and waiting ones alike.
+            _gather_secret(section, found)
+        elif kind.endswith(("ListenersConfigDump", "ClustersConfigDump")):
+            found.contexts.extend(_contexts(section))
+    return found
+
+
+def _gather_secrets(section: Mapping[str, Any], found: _Found) -> None:
+    for group in ("static_secrets", "dynamic_active_secrets"):
+        for each in _list(section, group):
+            _gather_secret(each, found)
+    for each in _list(section, "dynamic_warming_secrets"):
+        found.waiting.add(str(each.get("name", "")))
+
+
+def _gather_secret(entry: Mapping[str, Any], found: _Found) -> None:
+    secret = _get(entry, "secret")
+    name = str(entry.get("name") or secret.get("name") or "")
+    loaded = any(_get(secret, kind) for kind in ("tls_certificate", "validation_context"))
+    if loaded:
+        found.secrets[name] = secret
+    else:
+        found.waiting.add(name)
+
+
+def _contexts(section: object) -> Iterator[Mapping[str, Any]]:
+    """Yield every ``common_tls_context`` below *section* that is in use or about to be."""
+    # No recursion: configurations nest deeper than one would like.
+    pending = [section]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, Mapping):
+            context = _get(each, "common_tls_context")
+            if context:
+                yield context
+            pending.extend(value for key, value in each.items() if key not in _UNUSED)
+        elif isinstance(each, list):
+            pending.extend(each)
+
+
+def _names(context: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the SDS secrets that *context* refers to."""
+    combined = _get(context, "combined_validation_context")
+    references = [
+        *_list(context, "tls_certificate_sds_secret_configs"),
+        _get(context, "validation_context_sds_secret_config"),
+        _get(combined, "validation_context_sds_secret_config"),
+    ]
+    for each in references:
+        if each.get("name"):
+            yield str(each["name"])
+
+
+def _inline_validations(context: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    combined = _get(context, "combined_validation_context")
+    return _get(context, "validation_context"), _get(combined, "default_validation_context")
+
+
+# --- JSON of either spelling ----------------------------------------------------------------------------------------
+
+
+def _camel(key: str) -> str:
+    first, *rest = key.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _value(found: Mapping[str, Any], key: str) -> object:
+    return found[key] if key in found else found.get(_camel(key))
+
+
+def _get(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the object under *key* (snake case), in either spelling; an empty one if there is none."""
+    value = _value(found, key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(found: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """Return the objects of the list under *key*, in either spelling."""
+    value = _value(found, key)
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def _inline(source: Mapping[str, Any]) -> bytes:
+    """Return what a data source holds inline, empty if it names a file or cannot be read."""
+    text = _value(source, "inline_string")
+    if isinstance(text, str) and text:
+        return text.encode()
+    encoded = _value(source, "inline_bytes")
+    if not isinstance(encoded, str):
+        return b""
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
