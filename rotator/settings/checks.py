@@ -23,6 +23,7 @@ from rotator.core.model import AtDeadline
 from rotator.core.window import written
 from rotator.redaction import names_secret
 from rotator.settings.document import Document, Place
+from rotator.settings.mesh_checks import check_meshes
 from rotator.settings.model import Settings
 from rotator.settings.policies import authority_policy, leaf_policy
 from rotator.settings.trust import CertificateSettings
@@ -30,7 +31,6 @@ from rotator.settings.values import spiffe_trust_domain
 from rotator.settings.workloads import ProcessSettings, Workload
 
 _CLUSTER: Final = "comes with the cluster deployment"
-_MESH: Final = "comes with the Kuma control planes"
 _JITTER: Final = 0.1
 _CELERY_NODE: Final = "@"
 
@@ -42,17 +42,6 @@ def check(settings: Settings, document: Document) -> None:
 
 
 def _not_built(settings: Settings, document: Document) -> None:
-    for name, domain in settings.trust_domains.items():
-        if domain.model in {"provided", "identity"}:
-            document.refuse(
-                ("trust_domains", name, "model"),
-                f"found {domain.model}, which {_MESH}; allowed auto, standalone; do use standalone until then",
-            )
-        if domain.mesh is not None:
-            document.refuse(
-                ("trust_domains", name, "mesh"),
-                f"found a mesh, which {_MESH}; allowed nothing yet; do remove it until then",
-            )
     for name, certificate in settings.certificates.items():
         for at, target in enumerate(certificate.publish):
             if target.kubernetes_secret is not None:
@@ -92,7 +81,7 @@ def _authorities(settings: Settings, document: Document) -> None:
         if issuer is None:
             document.refuse((*place, "issuer"), _unknown(domain.issuer, settings.issuers, "issuers"))
             continue
-        if issuer.vault is None:
+        if issuer.vault is None or domain.ca.mount is None:
             continue
         if domain.ca.mount == issuer.vault.mount:
             document.refuse(
@@ -138,6 +127,12 @@ def _certificates(settings: Settings, document: Document) -> None:
             )
         if domain is None:
             continue
+        if domain.mesh is not None:
+            document.refuse(
+                (*place, "trust_domain"),
+                f"found {certificate.trust_domain}, whose leaves the control plane of mesh {domain.mesh.name} signs; "
+                "allowed a standalone trust domain; do choose one, and name the mesh's under also_trust",
+            )
         if certificate.lifetime > domain.longest_leaf:
             document.refuse(
                 (*place, "lifetime"),
@@ -391,6 +386,7 @@ def _is_below(name: str, permitted: str) -> bool:
 _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _not_built,
     _authorities,
+    check_meshes,
     _certificates,
     _breaker,
     _proofs,

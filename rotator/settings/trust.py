@@ -16,6 +16,7 @@ from pydantic import Field
 
 from rotator.core.model import AtDeadline, KeyType
 from rotator.settings.keys import Keys, OneOf
+from rotator.settings.meshes import Mesh
 from rotator.settings.values import (
     HTTPURL,
     SPIFFEID,
@@ -31,7 +32,6 @@ from rotator.settings.values import (
     OpenText,
     PositiveDuration,
     Ratio,
-    SecretFile,
     TrustDomainKey,
 )
 
@@ -49,10 +49,10 @@ class NameConstraints(Keys):
 class AuthoritySettings(Keys):
     """The CA that signs the leaves; rotated through its generations."""
 
-    mount: Mount
-    """Its own PKI mount, one for each trust domain."""
-    role: OpenText
-    """Role of that mount that leaves are signed with."""
+    mount: Mount | None = None
+    """Standalone only: its own PKI mount, one for each trust domain."""
+    role: OpenText | None = None
+    """Standalone only: role of that mount that leaves are signed with."""
     lifetime: Lifetime
     """Of one generation; at least six times longest_leaf."""
     renew_at: Ratio = 0.5
@@ -60,7 +60,7 @@ class AuthoritySettings(Keys):
     minimum_overlap: Duration = _HOUR
     """Shortest time in which old and new are both trusted; never delays activation."""
     key: KeyType = KeyType.ECDSA_P256
-    """Kind of key; it is made in the signer and never leaves it."""
+    """Kind of key; standalone it is made in the signer and never leaves it, for a mesh it is made here."""
     name_constraints: NameConstraints = NameConstraints()
     """Limits written into the CA certificate."""
     crl_interval: PositiveDuration = _HOUR
@@ -78,38 +78,11 @@ class TrustDeadline(Keys):
     """With proceed: at most so many named parties are left behind."""
 
 
-class KubernetesControlPlane(Keys):
-    """A control plane reached through the Kubernetes API."""
-
-    namespace: OpenText = "kuma-system"
-    """Where it runs."""
-
-
-class ControlPlane(Keys):
-    """How to reach the mesh's control plane."""
-
-    url: HTTPURL | None = None
-    """Its HTTP API."""
-    token_file: SecretFile | None = None
-    """File that holds the API's token."""
-    kubernetes: KubernetesControlPlane | None = None
-    """Through the Kubernetes API instead."""
-
-
-class Mesh(Keys):
-    """The Kuma mesh of a trust domain."""
-
-    name: OpenText = "default"
-    """The mesh's name."""
-    control_plane: ControlPlane
-    """Where it is controlled."""
-
-
 class TrustDomain(Keys):
     """One SPIFFE trust domain and its CA."""
 
     model: Literal["auto", "standalone", "provided", "identity"] = "auto"
-    """How consumers learn whom to trust; auto: standalone without a mesh."""
+    """How consumers learn whom to trust; auto: standalone without a mesh, else what the control plane shows."""
     issuer: Name
     """Which of the issuers signs its CAs."""
     ca: AuthoritySettings
@@ -121,7 +94,7 @@ class TrustDomain(Keys):
     wave: int = Field(default=50, ge=1, strict=True)
     """Consumers moved in one step."""
     mesh: Mesh | None = None
-    """The Kuma mesh, if it has one."""
+    """The Kuma mesh whose control plane signs the leaves, if it has one."""
 
 
 class DirectoryTarget(Keys):

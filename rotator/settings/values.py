@@ -351,4 +351,15 @@ GroupName = Annotated[
     BeforeValidator(_matching(_GROUP, "the name of a Unix user or group", "write the name, not a number")),
     _schema(None, "rotator"),
 ]
+KubernetesName = Annotated[
+    str,
+    BeforeValidator(
+        _matching(
+            re.compile(_DNS_LABEL),
+            "a name of lower-case letters, digits and dashes, at most 63, as Kubernetes has them",
+            "write the name as it stands there",
+        )
+    ),
+    _schema(f"^{_DNS_LABEL}$", "kuma-system"),
+]
 OpenText = Annotated[str, BeforeValidator(_open_text), _schema(None, "text", minLength=1)]

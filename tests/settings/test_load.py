@@ -456,20 +456,6 @@ CROSS = {
             "allowed directory; do publish into a directory until then"
         ),
     ),
-    "a mesh": (
-        ("longest_leaf: 12h", "longest_leaf: 12h\n    mesh: {control_plane: {url: 'https://kuma.example'}}"),
-        (
-            "15: trust_domains.prod.mesh: found a mesh, which comes with the Kuma control planes; allowed nothing yet; "
-            "do remove it until then"
-        ),
-    ),
-    "a mesh's model": (
-        ("longest_leaf: 12h", "longest_leaf: 12h\n    model: provided"),
-        (
-            "15: trust_domains.prod.model: found provided, which comes with the Kuma control planes; allowed auto, "
-            "standalone; do use standalone until then"
-        ),
-    ),
     "an approval": (
         ("limits: {threads: 4}", "approval: {rotate: two}"),
         (

@@ -1,0 +1,160 @@
+"""
+The composition root: settings become wired objects, here and nowhere else.
+
+Rules that must stay true here:
+
+- Nothing is called over the network while wiring; only files that must be readable at start are opened.
+- One session for each Vault, shared by everything that talks to it; one store, one ledger, one lease.
+- What is opened here is closed by `Wired.close`, in reverse order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rotator.adapters.notify import LogNotifier
+from rotator.bootstrap.fleet import build_fleet
+from rotator.bootstrap.sessions import Sessions
+from rotator.clock import SystemClock
+from rotator.core.event import Event
+from rotator.engine.engine import Engine
+from rotator.engine.limits import IssuanceLimit, Limits
+from rotator.errors import ConfigError
+from rotator.evidence.ledger import records
+from rotator.evidence.record import Record
+from rotator.evidence.signer import LocalSigner
+from rotator.evidence.tlog import TileLog
+from rotator.ports import Clock, IssuedCertificate, Lease
+from rotator.settings import Settings, alert_policy, policy_sha256
+from rotator.store.lease import lease_for
+from rotator.store.spool import Spool
+from rotator.store.sql import SQLStore
+
+__all__ = ["Audit", "Sessions", "Wired", "audit_sources", "build_fleet", "open_store", "spool_path", "wire"]
+
+
+@dataclass(slots=True)
+class Wired:
+    """One daemon's objects."""
+
+    settings: Settings
+    clock: Clock
+    store: SQLStore
+    lease: Lease
+    sessions: Sessions
+    engine: Engine
+    log: TileLog
+    signer: LocalSigner
+    policy: list[str]
+    """The hash of the policy in force, in a cell that the store reads at each transaction."""
+
+    def reload(self, settings: Settings) -> None:
+        """Look after what *settings* say from now on. What needs a restart is refused as a whole."""
+        for key in ("environment", "store", "socket"):
+            if getattr(settings, key) != getattr(self.settings, key):
+                raise ConfigError(f"{key} cannot change while the daemon runs: restart it")
+        if settings.ledger.path != self.settings.ledger.path or settings.ledger.origin != self.settings.ledger.origin:
+            raise ConfigError("ledger.path and ledger.origin cannot change while the daemon runs: restart it")
+        fleet = build_fleet(settings, self.sessions, self.clock)
+        self.policy[0] = fleet.policy_sha256
+        self.engine.use(fleet)
+        self.engine.fleet_alerts.policy = alert_policy(settings)
+        self.settings = settings
+
+    def close(self) -> None:
+        """Close everything, in reverse order."""
+        self.sessions.close()
+        self.store.close()
+
+
+def open_store(settings: Settings, policy: list[str] | None = None) -> SQLStore:
+    """Open journal and ledger."""
+    cell = policy if policy is not None else [policy_sha256(settings)]
+    return SQLStore(str(settings.store), environment=settings.environment, policy_sha256=lambda: cell[0])
+
+
+@dataclass(slots=True)
+class Audit:
+    """What the auditor's commands read of one installation; see `rotator.cli.audit.AuditSources`."""
+
+    settings: Settings
+    clock: Clock
+
+    @property
+    def log_directory(self) -> Path:
+        """Return where the evidence log lies."""
+        return self.settings.ledger.path
+
+    def records(self) -> Iterable[Record]:
+        """Return the whole ledger, in order."""
+        with contextlib.closing(open_store(self.settings)) as store:
+            yield from records(store)
+
+    def issued(self) -> Iterable[IssuedCertificate]:
+        """Return the CA's own lists: every trust domain's leaves, and the CAs that the corporate PKI signed for it."""
+        with contextlib.closing(Sessions(self.clock, 1, {})) as sessions:
+            for domain in build_fleet(self.settings, sessions, self.clock).domains.values():
+                if domain.issuer is not None:
+                    yield from domain.issuer.issued()
+                yield from domain.authorities.strays()
+
+    def now(self) -> datetime:
+        """Return the wall clock."""
+        return self.clock.now()
+
+    def note(self, event: Event) -> None:
+        """Append *event* to the ledger."""
+        with contextlib.closing(open_store(self.settings)) as store, store.transaction() as transaction:
+            transaction.append(event)
+
+
+def audit_sources(settings: Settings) -> Audit:
+    """Return what the auditor's commands need of the installation that *settings* describe."""
+    return Audit(settings, SystemClock())
+
+
+def spool_path(settings: Settings) -> Path:
+    """Return where records wait while the database cannot be written: beside the log, away from the database."""
+    return settings.ledger.path.parent / f"{settings.ledger.path.name}-spool.jsonl"
+
+
+def wire(settings: Settings, *, clock: Clock) -> Wired:
+    """Build every object of one daemon from *settings*; the lease is not taken yet."""
+    with contextlib.ExitStack() as undo:
+        policy = [policy_sha256(settings)]
+        store = open_store(settings, policy)
+        undo.callback(store.close)
+        lease = lease_for(str(settings.store))
+        signer = LocalSigner(settings.ledger.signing_key_file, settings.ledger.origin)
+        sessions = Sessions(clock, settings.limits.threads, {})
+        undo.callback(sessions.close)
+        limits = Limits(
+            clock,
+            issuer_per_second=settings.limits.vault_requests_per_second,
+            per_subject=IssuanceLimit(
+                count=settings.limits.issuances_per_subject.count,
+                within=settings.limits.issuances_per_subject.within,
+            ),
+        )
+        longest = max(each.vault.timeout for each in settings.issuers.values() if each.vault is not None)
+        engine = Engine(
+            fleet=build_fleet(settings, sessions, clock),
+            journal=store,
+            lease=lease,
+            spool=Spool(spool_path(settings), clock=clock),
+            clock=clock,
+            limits=limits,
+            notifiers=[LogNotifier()],
+            alert_policy=alert_policy(settings),
+            threads=settings.limits.threads,
+            # After twice the time-out no reply and no late arrival of the request is to be expected.
+            settle_after=2 * longest,
+        )
+        engine.alerting.watch(lambda now: sessions.alerts(engine.fleet_alerts.policy, now))
+        log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
+        undo.pop_all()
+    return Wired(settings, clock, store, lease, sessions, engine, log, signer, policy)

@@ -1,0 +1,179 @@
+"""
+What the settings ask rotator to look after, as targets with the adapters that reach them.
+
+Rules that must stay true here:
+
+- Nothing is called over the network, and no file is opened.
+- What the settings leave out has been refused when they were loaded; what is missing here all the same is named.
+"""
+
+from __future__ import annotations
+
+from rotator.adapters.airflow.celery import CeleryDrainer, CeleryNode, queues_of_command
+from rotator.adapters.airflow.remote_control import RemoteControl, broker_from_file
+from rotator.adapters.directory import Access, DirectoryStore
+from rotator.adapters.probes import EnvoyAdminProbe, ReadBackProbe, ReportProbe, TLSProbe
+from rotator.adapters.processes import CommandMember, Processes, UnitMember
+from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints, VaultAuthorities
+from rotator.adapters.vault.issuer import VaultIssuer
+from rotator.bootstrap.meshes import mesh_target
+from rotator.bootstrap.sessions import Sessions
+from rotator.core.model import SubjectName, TrustDomainName
+from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, WorkloadTarget
+from rotator.errors import ConfigError
+from rotator.ports import Clock, Drainer, LeafStore, Probe
+from rotator.settings import (
+    Settings,
+    authority_policy,
+    leaf_policy,
+    managed_certificate,
+    policy_sha256,
+    rollout_policy,
+)
+from rotator.settings.trust import CertificateSettings, ProbeSettings, PublishTarget
+from rotator.settings.workloads import Workload
+
+
+def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
+    """Return everything that *settings* ask rotator to look after."""
+    return Fleet(
+        environment=settings.environment,
+        policy_sha256=policy_sha256(settings),
+        domains={TrustDomainName(name): _domain(settings, name, sessions, clock) for name in settings.trust_domains},
+        certificates={SubjectName(name): _certificate(settings, name, clock) for name in settings.certificates},
+        workloads={
+            SubjectName(name): _workload(name, workload, clock) for name, workload in settings.workloads.items()
+        },
+    )
+
+
+def _domain(settings: Settings, name: str, sessions: Sessions, clock: Clock) -> DomainTarget:
+    """Return one trust domain with its signer."""
+    domain = settings.trust_domains[name]
+    vault = settings.issuers[domain.issuer].vault
+    if vault is None:
+        raise ConfigError(f"issuers.{domain.issuer} names no Vault")
+    session = sessions.of(domain.issuer, vault)
+    if domain.mesh is not None:
+        return mesh_target(settings, name, domain.mesh, vault, session, clock)
+    if domain.ca.mount is None or domain.ca.role is None:
+        raise ConfigError(f"trust_domains.{name}.ca names no mount or no role")
+    trust_domain = TrustDomainName(name)
+    skew = settings.timing.skew
+    authorities = VaultAuthorities(
+        session,
+        clock=clock,
+        trust_domain=trust_domain,
+        mount=domain.ca.mount,
+        corporate=CorporateIssuer(mount=vault.mount, issuer=vault.issuer),
+        skew=skew,
+        name_constraints=NameConstraints(permitted_dns_domains=domain.ca.name_constraints.permitted_dns),
+    )
+    return DomainTarget(
+        name=trust_domain,
+        policy=authority_policy(settings, name),
+        issuer=VaultIssuer(
+            session,
+            clock=clock,
+            trust_domain=trust_domain,
+            mount=domain.ca.mount,
+            role=domain.ca.role,
+            skew=skew,
+        ),
+        authorities=authorities,
+        parent=authorities,
+        key=domain.ca.key,
+        crl_interval=domain.ca.crl_interval,
+        issuer_label=domain.issuer,
+    )
+
+
+def _certificate(settings: Settings, name: str, clock: Clock) -> CertificateTarget:
+    """Return one certificate with its places and its proofs."""
+    wanted = settings.certificates[name]
+    stores = tuple(_store(each) for each in wanted.publish)
+    return CertificateTarget(
+        certificate=managed_certificate(settings, name),
+        policy=leaf_policy(settings, name),
+        stores=stores,
+        probes=tuple(_probe(each, wanted, stores, clock) for each in wanted.probes),
+    )
+
+
+def _store(target: PublishTarget) -> LeafStore:
+    """Return one place to publish at."""
+    directory = target.directory
+    if directory is None:
+        raise ConfigError("kubernetes_secret comes with the cluster deployment: publish to a directory")
+    access = Access(owner=directory.owner, group=directory.group, key_mode=directory.key_mode)
+    return DirectoryStore(directory.path, access=access)
+
+
+def _probe(probe: ProbeSettings, wanted: CertificateSettings, stores: tuple[LeafStore, ...], clock: Clock) -> Probe:
+    """Return one way to see what the consumer uses."""
+    if probe.envoy_admin is not None:
+        return EnvoyAdminProbe(
+            str(probe.envoy_admin.url), clock=clock, identity=wanted.identity, timeout=probe.envoy_admin.timeout
+        )
+    if probe.tls is not None:
+        return TLSProbe(
+            probe.tls.address,
+            clock=clock,
+            server_name=probe.tls.server_name,
+            presents=probe.tls.presents,
+            expects=wanted.identity,
+            timeout=probe.tls.timeout,
+        )
+    if probe.report is not None:
+        return ReportProbe(probe.report.path, clock=clock)
+    return ReadBackProbe(stores[0], clock=clock)
+
+
+def _workload(name: str, workload: Workload, clock: Clock) -> WorkloadTarget:
+    """Return one workload with its members and how they are drained."""
+    members: list[CommandMember | UnitMember] = []
+    for each in workload.processes or ():
+        if each.unit is not None:
+            members.append(UnitMember(name=each.name, unit=each.unit))
+        elif each.command is not None and each.pid_file is not None and each.log_file is not None:
+            members.append(
+                CommandMember(
+                    name=each.name,
+                    command=each.command,
+                    pid_file=each.pid_file,
+                    log_file=each.log_file,
+                    directory=each.directory,
+                    environment=each.environment,
+                    environment_file=each.environment_file,
+                )
+            )
+        else:
+            raise ConfigError(f"workloads.{name}: {each.name} needs a unit, or a command with pid_file and log_file")
+    return WorkloadTarget(
+        name=SubjectName(name),
+        policy=rollout_policy(workload),
+        workloads=Processes(
+            SubjectName(name),
+            members,
+            clock=clock,
+            stop_timeout=workload.stop_timeout,
+            start_timeout=workload.start_timeout,
+            drained=workload.drain is not None,
+        ),
+        drainer=_drainer(workload, clock),
+        ready_within=workload.start_timeout,
+        keep_running=all(isinstance(each, CommandMember) for each in members),
+    )
+
+
+def _drainer(workload: Workload, clock: Clock) -> Drainer | None:
+    """Return how work is taken away from the members of *workload*, if it is."""
+    celery = workload.drain.celery if workload.drain is not None else None
+    if celery is None:
+        return None
+    control = RemoteControl(broker_from_file(celery.broker_file), clock=clock, timeout=celery.timeout)
+    nodes = {}
+    for each in workload.processes or ():
+        queues = frozenset(each.queues or celery.queues) or queues_of_command(each.command or ())
+        nodes[each.name] = CeleryNode(node=each.node or f"celery@{each.name}", queues=queues)
+    return CeleryDrainer(control, nodes)
