@@ -24,8 +24,8 @@ settings.register_profile("local", deadline=None, suppress_health_check=_QUIET)
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True, database=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# One real OpenBao serves every folder's tests: two modules importing the fixture would start two.
-pytest_plugins = ["tests.fixtures_openbao"]
+# One real server serves every folder's tests: two modules importing the fixture would start two.
+pytest_plugins = ["tests.fixtures_openbao", "tests.fixtures_cluster"]
 
 PATIENCE_SECONDS = 5.0
 """How long what was told to end may take to be gone; only a leak costs this time."""
