@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -31,24 +32,28 @@ from rotator.evidence.signer import LocalSigner
 from rotator.pki.certificates import key_matches
 from rotator.ports import IssuanceState, RotationState
 from rotator.store.sql import SQLStore
-from tests.fixtures_openbao import VaultDomain
+from tests.fixtures_openbao import VaultDomain, VaultMesh
 
 ORIGIN = "rotator.example/test"
 PATIENCE = timedelta(seconds=60)
 ENDED = frozenset({IssuanceState.SUPERSEDED, IssuanceState.REVOKED, IssuanceState.LAPSED, IssuanceState.NEVER})
 
 
-class Installation:
-    """One daemon over one trust domain, with services that read their directory at every use."""
+class DaemonInstallation:
+    """One daemon over one trust domain, and how people and crashes meet it."""
 
     def __init__(
-        self, directory: Path, vault: VaultDomain, *, services: int = 2, ca_lifetime: str = "6h", leaf: str = "30m"
+        self,
+        directory: Path,
+        vault: VaultMesh,
+        *,
+        trust_domain: Mapping[str, Any],
+        certificates: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        """Configure it with what the file says of its *trust_domain* and *certificates*; `start` runs it."""
         self.directory = directory
-        self.vault = vault
         self.socket = directory / "s"
         self.configuration = directory / "rotator.yaml"
-        self.names = [SubjectName(f"service-{number}") for number in range(services)]
         self.domain = SubjectName(vault.trust_domain)
         key = directory / "log.key"
         signer = LocalSigner.generate(key, ORIGIN)
@@ -94,31 +99,8 @@ class Installation:
                     }
                 }
             },
-            "trust_domains": {
-                vault.trust_domain: {
-                    "model": "standalone",
-                    "issuer": "corporate",
-                    "ca": {
-                        "mount": vault.mount,
-                        "role": vault.rights.role,
-                        "lifetime": ca_lifetime,
-                        "minimum_overlap": "1s",
-                        "crl_interval": "1m",
-                    },
-                    "longest_leaf": leaf,
-                    "trust_deadline": {"after": "30s"},
-                }
-            },
-            "certificates": {
-                name: {
-                    "trust_domain": vault.trust_domain,
-                    "identity": f"spiffe://{vault.trust_domain}/{name}",
-                    "lifetime": leaf,
-                    "publish": [{"directory": str(directory / name)}],
-                    "probes": [{"read_back": {}}],
-                }
-                for name in self.names
-            },
+            "trust_domains": {vault.trust_domain: dict(trust_domain)},
+            "certificates": dict(certificates),
         }
         self.write()
         self.daemon = ServerProcess(
@@ -177,6 +159,57 @@ class Installation:
         found: str = answer["rotations"][0]["id"]
         return found
 
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one command as an operator would."""
+        return subprocess.run(
+            [sys.executable, "-m", "rotator", "--config", str(self.configuration), *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def reconciles(self) -> int:
+        """Return the exit code of ``rotator evidence reconcile``."""
+        return main(["--config", str(self.configuration), "evidence", "reconcile", "--no-record"])
+
+
+class Installation(DaemonInstallation):
+    """One daemon over one standalone trust domain, with services that read their directory at every use."""
+
+    def __init__(
+        self, directory: Path, vault: VaultDomain, *, services: int = 2, ca_lifetime: str = "6h", leaf: str = "30m"
+    ) -> None:
+        self.vault = vault
+        self.names = [SubjectName(f"service-{number}") for number in range(services)]
+        super().__init__(
+            directory,
+            vault,
+            trust_domain={
+                "model": "standalone",
+                "issuer": "corporate",
+                "ca": {
+                    "mount": vault.mount,
+                    "role": vault.rights.role,
+                    "lifetime": ca_lifetime,
+                    "minimum_overlap": "1s",
+                    "crl_interval": "1m",
+                },
+                "longest_leaf": leaf,
+                "trust_deadline": {"after": "30s"},
+            },
+            certificates={
+                name: {
+                    "trust_domain": vault.trust_domain,
+                    "identity": f"spiffe://{vault.trust_domain}/{name}",
+                    "lifetime": leaf,
+                    "publish": [{"directory": str(directory / name)}],
+                    "probes": [{"read_back": {}}],
+                }
+                for name in self.names
+            },
+        )
+
     def requests(self) -> int:
         """Return how many requests OpenBao has audited for this trust domain's mount, and its corporate parent."""
         marks = (self.vault.mount.encode() + b"/", self.vault.rights.corporate_mount.encode() + b"/")
@@ -193,16 +226,6 @@ class Installation:
             every=timedelta(milliseconds=1),
         )
         self.daemon.kill()
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run one command as an operator would."""
-        return subprocess.run(
-            [sys.executable, "-m", "rotator", "--config", str(self.configuration), *words],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
@@ -235,7 +258,3 @@ class Installation:
             if states.get(serial) not in ENDED
         ]
         return found
-
-    def reconciles(self) -> int:
-        """Return the exit code of ``rotator evidence reconcile``."""
-        return main(["--config", str(self.configuration), "evidence", "reconcile", "--no-record"])

@@ -20,23 +20,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rotator.adapters.vault.policies import DomainRights, domain_policy
 from rotator.control import RollbackRequest
 from rotator.core.event import EventType
-from rotator.core.model import Phase, TrustDomainName
-from rotator.embedded.openbao import CORPORATE_ISSUER, CORPORATE_ISSUING, OpenBaoServer, enable_pki, write
+from rotator.core.model import Phase
 from rotator.embedded.process import wait_until
 from rotator.evidence.ledger import records
 from rotator.ports import RotationState
 from rotator.store.sql import SQLStore
-from tests.e2e.installation import Installation
-from tests.fixtures_openbao import VaultDomain
+from tests.e2e.installation import DaemonInstallation
+from tests.fixtures_openbao import VaultMesh
 from tests.stack.kuma.plane import ControlPlaneUnderTest, Model
 
 PATIENCE = timedelta(minutes=3)
 """How long a rotation may take on two busy cores; nothing waits for the whole of it when all is well."""
 AUTHORITY_LIFE = timedelta(hours=6)
-_ROOT_LIFE = timedelta(days=3650)
 _EVERY = timedelta(milliseconds=50)
 _ORDER = (Phase.PREPARED, Phase.TRUSTED, Phase.ACTIVATED, Phase.REISSUED, Phase.RETIRED)
 """The phases of a rotation as they follow each other."""
@@ -57,56 +54,25 @@ def new_mesh_name() -> str:
     return f"mesh-{next(_numbers)}"
 
 
-def vault_for(server: OpenBaoServer, directory: Path, mesh: str, model: Model) -> VaultDomain:
-    """Let rotator have CAs for *mesh* signed: by its own root (identity), or by the corporate issuer (provided)."""
-    mount, issuer = CORPORATE_ISSUING, CORPORATE_ISSUER
-    if model is Model.IDENTITY:
-        mount, issuer = f"pki_root_{mesh}", f"{mesh}-root"
-        with server.admin() as client:
-            enable_pki(client, mount, _ROOT_LIFE)
-            write(
-                client,
-                f"{mount}/root/generate/internal",
-                common_name=f"{mesh} root",
-                issuer_name=issuer,
-                uri_sans=f"spiffe://{mesh}",
-                exclude_cn_from_sans=True,
-                key_type="ec",
-                key_bits=256,
-                max_path_length=1,
-                ttl=f"{int(_ROOT_LIFE.total_seconds())}s",
-            )
-    rights = DomainRights(
-        trust_domain=TrustDomainName(mesh),
-        mount=f"pki_{mesh}",
-        role="none",
-        lifetimes=(AUTHORITY_LIFE,),
-        corporate_mount=mount,
-        corporate_issuer=issuer,
-    )
-    name = f"rotator-{mesh}"
-    files = server.provision_approle({name: domain_policy(rights)}, directory=directory / name, name=name)
-    return VaultDomain(server=server, trust_domain=rights.trust_domain, rights=rights, files=files)
-
-
-class MeshInstallation(Installation):
+class MeshInstallation(DaemonInstallation):
     """One daemon over one mesh."""
 
     def __init__(
         self,
         directory: Path,
-        vault: VaultDomain,
+        vault: VaultMesh,
         plane: ControlPlaneUnderTest,
         model: Model,
         policy: MeshPolicy = MeshPolicy(),
     ) -> None:
         """Configure the daemon; `start` runs it."""
-        super().__init__(directory, vault, services=0)
         control_plane: dict[str, Any] = {"url": plane.url, "timeout": "5s"}
         if plane.token_file is not None:
             control_plane["token_file"] = str(plane.token_file)
-        self.document["trust_domains"] = {
-            vault.trust_domain: {
+        super().__init__(
+            directory,
+            vault,
+            trust_domain={
                 "model": model.value,
                 "issuer": "corporate",
                 "ca": {
@@ -117,9 +83,8 @@ class MeshInstallation(Installation):
                 "longest_leaf": policy.longest_leaf,
                 "trust_deadline": dict(policy.trust_deadline or {"after": "10m"}),
                 "mesh": {"name": plane.mesh, "control_plane": control_plane},
-            }
-        }
-        self.write()
+            },
+        )
 
     # --- seeing -----------------------------------------------------------------------------------------------------
 

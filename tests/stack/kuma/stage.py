@@ -17,7 +17,8 @@ from pathlib import Path
 from rotator.core.model import IssuerId, Phase
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.ports import RotationState
-from tests.stack.kuma.installation import MeshInstallation, MeshPolicy, vault_for
+from tests.fixtures_openbao import new_mesh
+from tests.stack.kuma.installation import AUTHORITY_LIFE, MeshInstallation, MeshPolicy
 from tests.stack.kuma.load import Count, Load
 from tests.stack.kuma.plane import MeshUnderTest, Model, served_authority
 
@@ -135,7 +136,14 @@ def staged(
     With *adopt* the mesh is taken over before the load begins: what that interrupts is a scenario of its own.
     """
     with ExitStack() as undo:
-        vault = vault_for(openbao, directory / "vault", plane.mesh, model)
+        vault = new_mesh(
+            openbao,
+            directory / "vault",
+            trust_domain=plane.mesh,
+            lifetimes=(AUTHORITY_LIFE,),
+            # Only the identity model's bundle holds a root, and that has to be the mesh's own.
+            mesh_root=model is Model.IDENTITY,
+        )
         for number in range(proxies):
             plane.start_proxy(f"service-{number}")
         daemon = MeshInstallation(directory, vault, plane, model, policy or MeshPolicy())
