@@ -25,7 +25,7 @@ settings.register_profile("ci", parent=settings.get_profile("local"), derandomiz
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # One real server serves every folder's tests: two modules importing the fixture would start two.
-pytest_plugins = ["tests.fixtures_openbao", "tests.fixtures_cluster"]
+pytest_plugins = ["tests.fixtures_openbao", "tests.fixtures_cluster", "tests.fixtures_kuma"]
 
 PATIENCE_SECONDS = 5.0
 """How long what was told to end may take to be gone; only a leak costs this time."""

@@ -1,0 +1,201 @@
+"""
+A proxy's configuration as Envoy takes it: listeners, clusters and secrets of one `Desired`.
+
+Rules that must stay true here:
+
+- Certificates and CAs come by SDS under the names that Kuma gives them; a combined context adds whom to expect.
+- No TLS session is resumed and every request out takes a connection of its own, so each one is a handshake that is
+  judged.
+- A connection that fails is answered 503 and never tried again.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tests.fakes.kuma.desired import Desired, Identity, Inbound, Trust, Upstream
+from tests.fakes.kuma.store import Json
+
+LOOPBACK = "127.0.0.1"
+TYPE = "@type"
+TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+_HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_INSPECTOR = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+
+# Far above what a scenario needs: a full circuit breaker would look like a failed rotation.
+_MANY = 20_000
+
+Source = Callable[[str], Json]
+"""The name of a secret -> where Envoy gets it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Where one proxy listens, all on loopback."""
+
+    inbound: int
+    workload: int
+    outbound: Mapping[str, int] = field(default_factory=dict)
+    """For each other service the port at which this proxy's workload reaches it."""
+
+
+def secrets_of(desired: Desired, *, redacted: bool = False) -> dict[str, Json]:
+    """Return every secret by name; with *redacted* as a configuration dump shows them."""
+    found: dict[str, Json] = {}
+    if desired.identity is not None:
+        found[desired.identity.name] = _certificate(desired.identity, redacted=redacted)
+    if desired.trust is not None:
+        found[desired.trust.name] = _validation(desired.trust)
+    return found
+
+
+def _certificate(identity: Identity, *, redacted: bool) -> Json:
+    key = "[redacted]" if redacted else identity.key_pem
+    return {
+        "name": identity.name,
+        "tls_certificate": {
+            "certificate_chain": {"inline_bytes": _base64(identity.certificate_pem)},
+            "private_key": {"inline_bytes": _base64(key)},
+        },
+    }
+
+
+def _validation(trust: Trust) -> Json:
+    if trust.trusted_ca is not None:
+        context: Json = {"trusted_ca": {"inline_bytes": _base64(trust.trusted_ca)}}
+    else:
+        domains = [
+            {"name": domain, "trust_bundle": {"inline_bytes": _base64(blob)}}
+            for domain, blob in sorted(trust.by_trust_domain.items())
+        ]
+        validator = {TYPE: f"{TLS}.SPIFFECertValidatorConfig", "trust_domains": domains}
+        context = {"custom_validator_config": {"name": "envoy.tls.cert_validator.spiffe", "typed_config": validator}}
+    return {"name": trust.name, "validation_context": context}
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def listeners_of(desired: Desired, ports: Ports, source: Source, *, service: str) -> list[Json]:
+    """Return the inbound, the outbound of each other service, and the workload itself."""
+    local: Json = {"route": {"cluster": f"localhost:{ports.workload}", "timeout": "10s"}}
+    answer: Json = {"direct_response": {"status": 200, "body": {"inline_string": f"{service}\n"}}}
+    found = [
+        _inbound(desired, ports, source, local),
+        _listener("workload", ports.workload, [_chain("workload", answer)]),
+    ]
+    for other in desired.upstreams:
+        if other in ports.outbound:
+            route: Json = {"route": {"cluster": other, "timeout": "10s"}}
+            port = ports.outbound[other]
+            found.append(_listener(f"outbound:{LOOPBACK}:{port}", port, [_chain(f"outbound_{other}", route)]))
+    return found
+
+
+def clusters_of(desired: Desired, ports: Ports, source: Source) -> list[Json]:
+    """Return the workload's cluster and one for each other service."""
+    found = [_cluster(f"localhost:{ports.workload}", ((LOOPBACK, ports.workload),))]
+    found += [_upstream(name, up, desired, source) for name, up in desired.upstreams.items() if up.addresses]
+    return found
+
+
+def _inbound(desired: Desired, ports: Ports, source: Source, route: Json) -> Json:
+    name = f"inbound:{LOOPBACK}:{ports.inbound}"
+    plain = _chain("inbound", route)
+    if desired.inbound is Inbound.PLAINTEXT or desired.identity is None or desired.trust is None:
+        return _listener(name, ports.inbound, [plain])
+    tls: Json = {
+        TYPE: f"{TLS}.DownstreamTlsContext",
+        "common_tls_context": _common(desired.identity, desired.trust, source, prefixes=desired.peers),
+        "require_client_certificate": True,
+        "disable_stateless_session_resumption": True,
+        "disable_stateful_session_resumption": True,
+    }
+    shown: list[Json] = [
+        {"header": {"key": "x-peer-serial", "value": "%DOWNSTREAM_PEER_SERIAL%"}},
+        {"header": {"key": "x-local-uri", "value": "%DOWNSTREAM_LOCAL_URI_SAN%"}},
+    ]
+    protected = _chain("inbound", {**route, "response_headers_to_add": shown})
+    protected["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+    if desired.inbound is Inbound.STRICT:
+        return _listener(name, ports.inbound, [protected])
+    protected["filter_chain_match"] = {"transport_protocol": "tls"}
+    plain["filter_chain_match"] = {"transport_protocol": "raw_buffer"}
+    listener = _listener(name, ports.inbound, [protected, plain])
+    listener["listener_filters"] = [{"name": "tls_inspector", "typed_config": {TYPE: _INSPECTOR}}]
+    return listener
+
+
+def _common(
+    identity: Identity, trust: Trust, source: Source, *, prefixes: tuple[str, ...] = (), exact: tuple[str, ...] = ()
+) -> Json:
+    expected = [{"san_type": "URI", "matcher": {"prefix": each}} for each in prefixes]
+    expected += [{"san_type": "URI", "matcher": {"exact": each}} for each in exact]
+    return {
+        "alpn_protocols": ["http/1.1"],
+        "tls_certificate_sds_secret_configs": [_by_sds(identity.name, source)],
+        "combined_validation_context": {
+            "default_validation_context": {"match_typed_subject_alt_names": expected},
+            "validation_context_sds_secret_config": _by_sds(trust.name, source),
+        },
+    }
+
+
+def _by_sds(name: str, source: Source) -> Json:
+    return {"name": name, "sds_config": {**source(name), "resource_api_version": "V3"}}
+
+
+def _listener(name: str, port: int, chains: list[Json]) -> Json:
+    return {"name": name, "address": _address(LOOPBACK, port), "filter_chains": chains}
+
+
+def _chain(name: str, route: Json) -> Json:
+    hosts: Json = {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **route}]}
+    http: Json = {
+        TYPE: _HTTP,
+        "stat_prefix": name,
+        "route_config": {"name": name, "virtual_hosts": [hosts]},
+        "http_filters": [{"name": "router", "typed_config": {TYPE: _ROUTER}}],
+    }
+    return {"filters": [{"name": "http", "typed_config": http}]}
+
+
+def _upstream(name: str, upstream: Upstream, desired: Desired, source: Source) -> Json:
+    cluster = _cluster(name, upstream.addresses)
+    cluster["typed_extension_protocol_options"] = {
+        _OPTIONS: {
+            TYPE: f"type.googleapis.com/{_OPTIONS}",
+            "explicit_http_config": {"http_protocol_options": {}},
+            "common_http_protocol_options": {"max_requests_per_connection": 1},
+        }
+    }
+    if upstream.tls and desired.identity is not None and desired.trust is not None:
+        tls: Json = {
+            TYPE: f"{TLS}.UpstreamTlsContext",
+            "common_tls_context": _common(desired.identity, desired.trust, source, exact=upstream.identities),
+            "sni": name,
+            "max_session_keys": 0,
+        }
+        cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+    return cluster
+
+
+def _cluster(name: str, addresses: tuple[tuple[str, int], ...]) -> Json:
+    endpoints = [{"endpoint": {"address": _address(host, port)}} for host, port in addresses]
+    limits = {"max_connections": _MANY, "max_pending_requests": _MANY, "max_requests": _MANY}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "circuit_breakers": {"thresholds": [limits]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+    }
+
+
+def _address(host: str, port: int) -> Json:
+    return {"socket_address": {"address": host, "port_value": port}}

@@ -1,0 +1,361 @@
+"""
+One control plane that serves proxies: it reads its store, computes each proxy's configuration and writes insights.
+
+Rules that must stay true here:
+
+- Nothing happens but in `tick`, in the order in which it is due; a write is seen when the cache lets it be seen.
+- A proxy for which nothing can be computed keeps what it runs.
+- With ``Mesh.mtls`` on a 3.x control plane nothing is issued: its proxies speak plaintext.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import threading
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+
+from rotator.ports import Clock
+from tests.fakes.kuma.admission import enabled_backend
+from tests.fakes.kuma.conditions import Conditions
+from tests.fakes.kuma.connections import (
+    Admin,
+    Connection,
+    Issued,
+    ProxySilent,
+    is_online,
+    with_certificate,
+    with_subscription,
+)
+from tests.fakes.kuma.desired import Desired, Identity, Inbound, Trust, Upstream
+from tests.fakes.kuma.identities import IdentityPath, Workload, kri, selected
+from tests.fakes.kuma.legacy import LegacyCertificates, LegacyPath
+from tests.fakes.kuma.limiter import Limiter
+from tests.fakes.kuma.reading import CachedReading, MeshContext
+from tests.fakes.kuma.signing import BadPair
+from tests.fakes.kuma.store import DATAPLANE, INSIGHT, Json, Resource, Store
+from tests.fakes.kuma.timings import Timings
+
+# The name that Kuma gives the secret with every trust domain's CAs.
+TRUST_BUNDLE = "system_trust_bundle"
+
+# Issuance is throttled since this version.
+THROTTLED_SINCE = (2, 14, 2)
+
+
+class ServingPlane:
+    """A zone's control plane; `tick` from one thread, everything else from any."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        timings: Timings,
+        version: tuple[int, int, int],
+        environment: str,
+        zone: str,
+        forgets_certificates: bool = False,
+    ) -> None:
+        """With *forgets_certificates* the last flush of a closing stream finds the certificate cleaned up already."""
+        self.store = store
+        self.clock = clock
+        self.timings = timings
+        self.version = version
+        self.environment = environment
+        self.zone = zone
+        self.instance = f"stand-in-{uuid.uuid4().hex[:4]}"
+        self.lock = threading.RLock()
+        self.connections: dict[str, Connection] = {}
+        self.labels = {"kuma.io/env": environment, "kuma.io/origin": "zone", "kuma.io/zone": zone}
+        self._forgets_certificates = forgets_certificates
+        self._versions = itertools.count(1)
+        self._reading = CachedReading(store, clock, timings)
+        limiter = Limiter(timings, active=version >= THROTTLED_SINCE)
+        self._limiter = limiter
+        self._legacy = LegacyPath(self._reading, limiter)
+        self._identities = IdentityPath(
+            self._reading, limiter, timings, environment=environment, zone=zone, major=version[0]
+        )
+        self._conditions = Conditions(
+            store, clock, self._identities, zone=zone, major=version[0], labels=dict(self.labels)
+        )
+        self._next_status = clock.now() + timings.status
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        mesh: str,
+        name: str,
+        *,
+        dataplane: Json | None = None,
+        labels: Mapping[str, str] | None = None,
+        admin: Admin | None = None,
+        over_http: bool = False,
+    ) -> str:
+        """Open a proxy's stream and return its id; with *dataplane* the proxy brings its own Dataplane."""
+        with self.lock:
+            now = self.clock.now()
+            for other in [c for c in self.connections.values() if (c.mesh, c.name) == (mesh, name)]:
+                self._close(other, now, keeps_dataplane=True)
+            if dataplane is not None:
+                kept = self.store.get(DATAPLANE, mesh, name)
+                own = {**self.labels, "kuma.io/mesh": mesh, "kuma.io/display-name": name, **(labels or {})}
+                created_at = kept.created_at if kept is not None else now
+                self.store.put(
+                    Resource(
+                        type=DATAPLANE,
+                        mesh=mesh,
+                        name=name,
+                        spec=dataplane,
+                        labels=own,
+                        created_at=created_at,
+                        modified_at=now,
+                    )
+                )
+            connection = Connection(
+                mesh=mesh,
+                name=name,
+                opened_at=now,
+                instance=self.instance,
+                admin=admin,
+                owns_dataplane=dataplane is not None,
+                heard_at=now if over_http else None,
+            )
+            self.connections[connection.id] = connection
+            return connection.id
+
+    def poll(self, connection_id: str, version: str, *, accepted: bool) -> Desired | None:
+        """Take the answer to *version* (empty for none) and return what is outstanding. Raises `KeyError` if closed."""
+        with self.lock:
+            connection = self.connections[connection_id]
+            if connection.heard_at is not None:
+                connection.heard_at = self.clock.now()
+            if version:
+                connection.answer(version, accepted=accepted)
+            return connection.outstanding
+
+    def disconnect(self, connection_id: str, *, keeps_dataplane: bool = False) -> None:
+        """Close a stream; the proxy's own Dataplane goes with it unless it is kept."""
+        with self.lock:
+            connection = self.connections.get(connection_id)
+            if connection is not None:
+                self._close(connection, self.clock.now(), keeps_dataplane=keeps_dataplane)
+
+    def ask(self, mesh: str, name: str, what: str) -> bytes:
+        """Return an answer of the proxy's own Envoy. Raises `ProxySilent`."""
+        with self.lock:
+            found = [c for c in self.connections.values() if (c.mesh, c.name) == (mesh, name)]
+        if not found or found[0].admin is None:
+            raise ProxySilent(f"{name} is not connected")
+        return found[0].admin(what)
+
+    def _close(self, connection: Connection, now: datetime, *, keeps_dataplane: bool) -> None:
+        self.connections.pop(connection.id, None)
+        self._legacy.forget(connection.proxy)
+        self._identities.forget(connection.proxy)
+        self._limiter.forget(connection.proxy)
+        if self._forgets_certificates:
+            connection.issued = None
+        if connection.owns_dataplane and not keeps_dataplane:
+            self.store.delete(DATAPLANE, connection.mesh, connection.name)
+            self.store.delete(INSIGHT, connection.mesh, connection.name)
+            return
+        self._flush(connection, now, closed_at=now)
+
+    # --- time passing -----------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do everything that is due now, once."""
+        with self.lock:
+            now = self.clock.now()
+            if now >= self._next_status:
+                self._next_status = now + self.timings.status
+                self._conditions.update()
+            for connection in list(self.connections.values()):
+                if connection.heard_at is not None and now - connection.heard_at > self.timings.silence:
+                    self._close(connection, now, keeps_dataplane=True)
+                    continue
+                if now >= connection.next_watchdog:
+                    connection.next_watchdog = now + self.timings.watchdog
+                    self._reconcile(connection, now)
+                if now >= connection.next_flush:
+                    connection.next_flush = now + self.timings.insight_flush
+                    self._flush(connection, now)
+
+    def _flush(self, connection: Connection, now: datetime, *, closed_at: datetime | None = None) -> None:
+        kept = self.store.get(INSIGHT, connection.mesh, connection.name)
+        spec = kept.spec if kept is not None else {}
+        fresh = with_subscription(spec, connection.subscription(now, closed_at=closed_at), now)
+        fresh = with_certificate(fresh, connection.issued)
+        created_at = kept.created_at if kept is not None else now
+        self.store.put(
+            Resource(
+                type=INSIGHT,
+                mesh=connection.mesh,
+                name=connection.name,
+                spec=fresh,
+                created_at=created_at,
+                modified_at=now,
+            )
+        )
+
+    # --- one proxy's configuration ----------------------------------------------------------------------------------
+
+    def _reconcile(self, connection: Connection, now: datetime) -> None:
+        context = self._reading.context(connection.mesh)
+        if context is None:
+            return
+        dataplane = next((each for each in context.dataplanes if each.name == connection.name), None)
+        if dataplane is None:
+            return
+        try:
+            workload = self._identities.workload(connection.proxy, dataplane.labels, context.identities, now)
+            legacy = None if workload or self._is_three() else self._by_mtls(connection, context, dataplane, now)
+        except BadPair as e:
+            connection.problem = str(e)
+            return
+        connection.problem = ""
+        connection.issued = _issued(context, workload, legacy)
+        desired = self._desired(context, dataplane, workload, legacy)
+        shape = {**desired.as_json(), "version": ""}
+        content = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+        if content != connection.content:
+            connection.content = content
+            version = f"{self.instance}-{next(self._versions)}"
+            connection.offer(Desired.from_json({**shape, "version": version}))
+
+    def _is_three(self) -> bool:
+        return self.version[0] >= 3
+
+    def _by_mtls(
+        self, connection: Connection, context: MeshContext, dataplane: Resource, now: datetime
+    ) -> LegacyCertificates | None:
+        return self._legacy.certificates(connection.proxy, context.mesh, tags_of(dataplane), now)
+
+    def _desired(
+        self,
+        context: MeshContext,
+        dataplane: Resource,
+        workload: Workload | None,
+        legacy: LegacyCertificates | None,
+    ) -> Desired:
+        upstreams = {
+            service: self._upstream(context, members, workload, legacy)
+            for service, members in sorted(services(context).items())
+        }
+        upstreams.pop(service_of(dataplane), None)
+        mesh = context.mesh.name
+        if workload is not None:
+            bundles = self._bundles(context)
+            pair, name = workload.pair, workload.kri
+            trust = Trust(name=TRUST_BUNDLE, by_trust_domain=bundles)
+            peers = tuple(f"spiffe://{domain}/" for domain in bundles)
+            inbound = _mesh_tls(context)
+        elif legacy is not None:
+            pair, name = legacy.pair, f"identity_cert:secret:{mesh}"
+            trust = Trust(name=f"mesh_ca:secret:{mesh}", trusted_ca=legacy.bundle)
+            peers = (f"spiffe://{mesh}/",)
+            permissive = (enabled_backend(context.mesh.spec) or {}).get("mode") == "PERMISSIVE"
+            inbound = Inbound.PERMISSIVE if permissive else Inbound.STRICT
+        else:
+            return Desired(version="", upstreams=upstreams)
+        identity = Identity(name=name, certificate_pem=pair.certificate_pem.decode(), key_pem=pair.key_pem.decode())
+        return Desired(version="", identity=identity, trust=trust, inbound=inbound, peers=peers, upstreams=upstreams)
+
+    def _bundles(self, context: MeshContext) -> dict[str, str]:
+        """Return every trust domain's CAs, joined over all its MeshTrusts; on 2.x the mesh's own CA under its name."""
+        found: dict[str, list[str]] = {}
+        for trust in context.trusts:
+            blobs = [each["pem"]["value"] for each in trust.spec.get("caBundles") or []]
+            found.setdefault(trust.spec["trustDomain"], []).extend(blobs)
+        if found and not self._is_three() and (own := self._legacy.bundle(context.mesh)) is not None:
+            found.setdefault(context.mesh.name, []).append(own)
+        return {domain: "\n".join(blobs) for domain, blobs in sorted(found.items())}
+
+    def _upstream(
+        self,
+        context: MeshContext,
+        members: list[Resource],
+        workload: Workload | None,
+        legacy: LegacyCertificates | None,
+    ) -> Upstream:
+        addresses = tuple(sorted(address_of(member) for member in members))
+        if workload is not None:
+            found = {self._spiffe_id(context, member) for member in members}
+            identities = tuple(sorted(each for each in found if each))
+            return Upstream(addresses=addresses, tls=tls_ready(context, members), identities=identities)
+        if legacy is not None:
+            strict = (enabled_backend(context.mesh.spec) or {}).get("mode") != "PERMISSIVE"
+            name = (f"spiffe://{context.mesh.name}/{service_of(members[0])}",)
+            return Upstream(addresses=addresses, tls=strict or tls_ready(context, members), identities=name)
+        return Upstream(addresses=addresses, tls=False)
+
+    def _spiffe_id(self, context: MeshContext, dataplane: Resource) -> str | None:
+        identity = selected(dataplane.labels, context.identities)
+        try:
+            return self._identities.spiffe_id(identity, dataplane.labels) if identity is not None else None
+        except BadPair:
+            return None
+
+
+def _issued(context: MeshContext, workload: Workload | None, legacy: LegacyCertificates | None) -> Issued | None:
+    if workload is not None:
+        supported = tuple(kri("mtrust", trust) for trust in context.trusts)
+        pair, backend = workload.pair, workload.kri
+    elif legacy is not None:
+        pair, backend, supported = legacy.pair, legacy.backend, (legacy.backend,)
+    else:
+        return None
+    return Issued(not_after=pair.not_after, issued_at=pair.issued_at, backend=backend, supported=supported)
+
+
+def _mesh_tls(context: MeshContext) -> Inbound:
+    """Return what a MeshTLS for the whole mesh says; strict without one (GUESS for 3.x)."""
+    for policy in context.tls:
+        rules = policy.spec.get("rules") or policy.spec.get("from") or []
+        for rule in rules:
+            if ((rule.get("default") or {}).get("mode")) == "Permissive":
+                return Inbound.PERMISSIVE
+    return Inbound.STRICT
+
+
+def tags_of(dataplane: Resource) -> dict[str, tuple[str, ...]]:
+    """Return the values of each tag over all inbounds."""
+    found: dict[str, set[str]] = {}
+    for inbound in (dataplane.spec.get("networking") or {}).get("inbound") or []:
+        for tag, value in (inbound.get("tags") or {}).items():
+            found.setdefault(tag, set()).add(value)
+    return {tag: tuple(sorted(values)) for tag, values in sorted(found.items())}
+
+
+def service_of(dataplane: Resource) -> str:
+    """Return the service that a proxy stands in front of."""
+    services = tags_of(dataplane).get("kuma.io/service", ())
+    return services[0] if services else dataplane.labels.get("kuma.io/workload", dataplane.name)
+
+
+def address_of(dataplane: Resource) -> tuple[str, int]:
+    """Return where its first inbound listens."""
+    networking = dataplane.spec["networking"]
+    return networking["address"], networking["inbound"][0]["port"]
+
+
+def services(context: MeshContext) -> dict[str, list[Resource]]:
+    """Return the proxies of each service."""
+    found: dict[str, list[Resource]] = {}
+    for dataplane in context.dataplanes:
+        if (dataplane.spec.get("networking") or {}).get("inbound"):
+            found.setdefault(service_of(dataplane), []).append(dataplane)
+    return found
+
+
+def tls_ready(context: MeshContext, members: list[Resource]) -> bool:
+    """Return whether every proxy of a service that is online is known to have a certificate."""
+    insights = {insight.name: insight.spec for insight in context.insights}
+    online = [insights[each.name] for each in members if each.name in insights and is_online(insights[each.name])]
+    return bool(online) and all("mTLS" in insight for insight in online)

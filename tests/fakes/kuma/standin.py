@@ -1,0 +1,476 @@
+"""
+The stand-in as a whole: control plane, API, and proxies without Envoys that a test can stop, freeze and compare.
+
+Rules that must stay true here:
+
+- In virtual time nothing happens until `run` lets it, or a request to the API comes after the clock has moved: then
+  everything that was due meanwhile happens first, in its order.
+- A control plane that comes back has forgotten what it gave to whom; its proxies connect again and get all afresh.
+- Whatever a test changes by `apply` or `keep_secret` passes the same admission as a request.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import secrets
+import ssl
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rotator.clock import SystemClock
+from rotator.ports import Clock
+from tests.fakes.clock import ManualClock
+from tests.fakes.kuma.connections import ProxySilent
+from tests.fakes.kuma.desk import Desk
+from tests.fakes.kuma.envoy_config import LOOPBACK, Ports
+from tests.fakes.kuma.federation import name_on_global, synchronize
+from tests.fakes.kuma.http_api import API, Answer, Faults, HTTPServer
+from tests.fakes.kuma.plane import ServingPlane
+from tests.fakes.kuma.store import DATAPLANE, MESH, SECRET, ZONE, Json, MemoryStore, Resource, Store
+from tests.fakes.kuma.timings import Timings
+from tests.fakes.kuma.virtual import Encounter, Meeting, VirtualProxy, meet
+
+UNIVERSAL = "universal"
+KUBERNETES = "kubernetes"
+
+# So many seconds are lived through one by one at each end of a longer time; what lies between in so many steps.
+_FINE_STEPS = 30
+_COARSE_STEPS = 100
+
+
+class _PlaneClock:
+    """The clock of the control plane, which may lag behind the test's while it catches up."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.moment: datetime = clock.now()
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    def wait(self, event: threading.Event, timeout: timedelta) -> bool:
+        return self._clock.wait(event, timeout)
+
+
+class StandIn:
+    """
+    A control plane with its API, and proxies.
+
+    As a context manager it starts and stops; `url` and `admin_token` are what a client needs.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        version: str = "2.14.3",
+        environment: str = UNIVERSAL,
+        mode: str = "zone",
+        zone: str = "default",
+        zones: tuple[str, ...] = (),
+        timings: Timings | None = None,
+        store: Store | None = None,
+        store_file: Path | None = None,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        admin_token: str | None = None,
+        local_is_admin: bool = False,
+        real_time: bool = False,
+        forgets_certificates: bool = False,
+    ) -> None:
+        """
+        Describe it without starting it.
+
+        Args:
+            clock: Virtual time unless told otherwise; ignored with *real_time*.
+            version: Of Kuma, as its index shows it.
+            environment: ``universal`` or ``kubernetes``; in the latter its HTTP API changes nothing.
+            mode: ``zone`` or ``global``.
+            zone: Its own name, where it is a zone's.
+            zones: The zones of a Global one.
+            timings: Kuma's own without.
+            store: Where resources live; in memory without, and in *store_file* if that is given.
+            store_file: Outlives the process.
+            port: Of the API; a free one without.
+            tls: Speaks TLS by it.
+            admin_token: A random one without.
+            local_is_admin: Whoever sends no token is an administrator.
+            real_time: A thread lets time pass.
+            forgets_certificates: Proxies that leave lose the certificate's end from their insight: nobody has seen
+                which of the two a released control plane does (it cleans up while it writes).
+        """
+        self.version = version
+        self.environment = environment
+        self.mode = mode
+        self.timings = timings or Timings()
+        self.clock: Clock = SystemClock() if real_time else clock or ManualClock()
+        self.admin_token = admin_token or secrets.token_urlsafe(16)
+        self.viewer_token = secrets.token_urlsafe(16)
+        self.proxies: dict[str, VirtualProxy] = {}
+        self.is_up = False
+        self._plane_clock = None if real_time else _PlaneClock(self.clock)
+        self._ours: Clock = self._plane_clock or self.clock
+        self._local_is_admin = local_is_admin
+        self._forgets_certificates = forgets_certificates
+        self._tls = tls
+        self._port = port
+        self._own_store = store is None
+        self.store: Store = store or MemoryStore(store_file)
+        self._zone_names = zones if mode == "global" else (zone,)
+        self._zone_stores: dict[str, Store] = {name: MemoryStore() for name in zones} if mode == "global" else {}
+        self.planes: dict[str, ServingPlane] = {}
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
+        self._ports = itertools.count(20_000)
+        self._server: HTTPServer | None = None
+        self._next_sync = self._ours.now()
+        self._faults = Faults()
+        self._build()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """Return the version as numbers."""
+        major, minor, patch = self.version.partition("-")[0].split(".")
+        return int(major), int(minor), int(patch)
+
+    @property
+    def url(self) -> str:
+        """Return the API's address; it stays the same over restarts."""
+        assert self._server is not None, "the stand-in has not been started"
+        return self._server.url
+
+    @property
+    def faults(self) -> Faults:
+        """Return what is wrong with the API; a test changes it in place."""
+        return self._faults
+
+    @property
+    def plane(self) -> ServingPlane:
+        """Return the one control plane that serves proxies, where there is one."""
+        (plane,) = self.planes.values()
+        return plane
+
+    def up(self) -> None:
+        """Start, or come back: with what the store holds and nothing else remembered."""
+        with self._lock:
+            self._server = HTTPServer(self._api(), port=self._port, tls=self._tls, streams=self._streams)
+            self._port = self._server.port
+            self._server.start()
+            self.is_up = True
+
+    def down(self) -> None:
+        """Go away as a crash would: streams are cut, insights stay as they were written last."""
+        if self._server is not None and self.is_up:
+            self._server.stop()
+        with self._lock:
+            self.is_up = False
+            for proxy in self.proxies.values():
+                proxy.connection = None
+            self._build()
+
+    def restart(self, *, with_memory: bool = True) -> None:
+        """Go away and come back; without its memory everything that was stored is gone, meshes and secrets too."""
+        self.down()
+        with self._lock:
+            if not with_memory:
+                assert self._own_store, "a store of somebody else's keeps its memory"
+                self.store = MemoryStore()
+                self._zone_stores = {name: MemoryStore() for name in self._zone_stores}
+            self._build()
+        self.up()
+
+    def __enter__(self) -> Self:
+        self.up()
+        if self._plane_clock is None:
+            self._ticker = threading.Thread(target=self._let_time_pass, name="stand-in-time")
+            self._ticker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._ticker is not None:
+            self._ticker.join()
+        self.down()
+
+    def _build(self) -> None:
+        """Make control planes that remember nothing."""
+        self.instance = f"stand-in-{uuid.uuid4().hex[:4]}"
+        self.planes = {
+            name: ServingPlane(
+                self._zone_stores.get(name, self.store),
+                self._ours,
+                timings=self.timings,
+                version=self.numbers,
+                environment=self.environment,
+                zone=name,
+                forgets_certificates=self._forgets_certificates,
+            )
+            for name in self._zone_names
+        }
+        labels = {"kuma.io/env": self.environment, "kuma.io/origin": "global"}
+        if self.mode != "global":
+            labels = dict(self.plane.labels)
+        self.desk = Desk(self.store, self._ours, major=self.numbers[0], labels=labels)
+        for name in self._zone_stores:
+            now = self._ours.now()
+            zone = Resource(type=ZONE, mesh="", name=name, spec={"enabled": True}, created_at=now, modified_at=now)
+            if self.store.get(*zone.key) is None:
+                self.store.put(zone)
+
+    def _api(self) -> API:
+        read_only = frozenset({DATAPLANE}) if self.mode == "global" else frozenset()
+        if self.environment == KUBERNETES:
+            read_only = frozenset({DATAPLANE, MESH, SECRET, "MeshIdentity", "MeshTrust", "MeshTLS", "GlobalSecret"})
+        api = _CatchingUp(
+            self.desk,
+            index=self._index,
+            configuration=self._configuration,
+            ask=self._ask,
+            admin_token=self.admin_token,
+            viewer_token=self.viewer_token,
+            local_is_admin=self._local_is_admin,
+            read_only=read_only,
+            lock=self._lock,
+        )
+        api.faults = self._faults
+        api.before = self.catch_up
+        return api
+
+    def _index(self) -> Json:
+        return {
+            "hostname": "stand-in",
+            "tagline": "Kuma",
+            "product": "Kuma",
+            "version": self.version,
+            "instanceId": self.instance,
+            "clusterId": "00000000-0000-4000-8000-000000000000",
+            "gui": "The gui is available at /gui",
+            "basedOnKuma": "",
+        }
+
+    def _configuration(self) -> Json:
+        zone: Json = {} if self.mode == "global" else {"name": self._zone_names[0], "globalAddress": ""}
+        return {
+            "environment": self.environment,
+            "mode": self.mode,
+            "multizone": {"zone": zone},
+            "store": {"type": "kubernetes" if self.environment == KUBERNETES else "memory"},
+        }
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def run(self, duration: timedelta | float) -> None:
+        """Let *duration* (seconds, if a number) pass in virtual time, and everything happen that is due in it."""
+        by = duration if isinstance(duration, timedelta) else timedelta(seconds=duration)
+        assert isinstance(self.clock, ManualClock), "time passes by itself"
+        self.clock.advance(by)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Let everything happen that was due until now."""
+        with self._lock:
+            if self._plane_clock is None or not self.is_up:
+                return
+            for moment in self._moments(self._plane_clock.moment, self.clock.now()):
+                self._plane_clock.moment = moment
+                self.tick()
+
+    def tick(self) -> None:
+        """Do everything that is due at this moment."""
+        with self._lock:
+            if not self.is_up:
+                return
+            self._connect()
+            if self._zone_stores and self._ours.now() >= self._next_sync:
+                self._next_sync = self._ours.now() + self.timings.sync
+                synchronize(self.store, self.planes)
+            for plane in self.planes.values():
+                plane.tick()
+            self._deliver()
+
+    def _moments(self, since: datetime, until: datetime) -> Iterator[datetime]:
+        """Yield the moments at which something may be due, the last one included."""
+        step = self.timings.watchdog
+        fine = step * _FINE_STEPS
+        coarse = max(step, (until - since - 2 * fine) / _COARSE_STEPS)
+        moment = since
+        while moment < until:
+            middle = since + fine <= moment < until - fine - coarse
+            moment = min(moment + (coarse if middle else step), until)
+            yield moment
+        if since == until:
+            yield until
+
+    def _let_time_pass(self) -> None:
+        while not self.clock.wait(self._stop, self.timings.watchdog / 4):
+            self.tick()
+
+    # --- what somebody else does ------------------------------------------------------------------------------------
+
+    def apply(self, body: Mapping[str, Any]) -> None:
+        """Write a resource as it reads in YAML, as somebody else. Raises `Invalid` if it is refused."""
+        document = dict(body)
+        with self._lock:
+            self.catch_up()
+            self.desk.write(document["type"], document.get("mesh", ""), document["name"], document)
+
+    def edit_mesh(self, name: str = "default", **parts: Any) -> None:
+        """Replace parts of a mesh, or create it; None removes a part."""
+        kept = self.store.get(MESH, "", name)
+        spec = {**(kept.spec if kept is not None else {}), **parts}
+        self.apply({"type": MESH, "name": name, **{part: said for part, said in spec.items() if said is not None}})
+
+    def keep_secret(self, name: str, content: bytes, *, mesh: str = "default") -> None:
+        """Create or overwrite a secret, as somebody else."""
+        self.apply({"type": SECRET, "mesh": mesh, "name": name, "data": base64.b64encode(content).decode()})
+
+    def secret(self, name: str, *, mesh: str = "default") -> bytes | None:
+        """Return what a secret holds, None if it is absent."""
+        found = self.store.get(SECRET, mesh, name)
+        return None if found is None else base64.b64decode(found.spec["data"])
+
+    def document(self, kind: str, name: str, *, mesh: str = "default") -> Json | None:
+        """Return a resource as the API shows it, None if it is absent."""
+        found = self.store.get(kind, "" if kind == MESH else mesh, name)
+        return None if found is None else self.desk.shown(found)
+
+    def delete(self, kind: str, name: str, *, mesh: str = "default") -> bool:
+        """Delete a resource, as somebody else. Raises `Invalid` if it is in use."""
+        with self._lock:
+            self.catch_up()
+            return self.desk.delete(kind, "" if kind == MESH else mesh, name)
+
+    # --- proxies without Envoys -------------------------------------------------------------------------------------
+
+    def add_proxy(
+        self,
+        name: str,
+        *,
+        service: str | None = None,
+        mesh: str = "default",
+        zone: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> VirtualProxy:
+        """Start a proxy of *service* (its own name without); it connects as time passes."""
+        with self._lock:
+            inbound = next(self._ports)
+            proxy = VirtualProxy(
+                mesh,
+                name,
+                service or name,
+                Ports(inbound=inbound, workload=next(self._ports)),
+                zone=zone or self._zone_names[0],
+                labels={"kuma.io/workload": service or name, **(labels or {})},
+            )
+            self.proxies[name] = proxy
+            return proxy
+
+    def stop_proxy(self, name: str, *, keeps_dataplane: bool = True) -> None:
+        """Stop a proxy; its Dataplane stays as somebody's own (Universal) or goes (a pod's)."""
+        with self._lock:
+            self.catch_up()
+            proxy = self.proxies[name]
+            proxy.is_stopped = True
+            if proxy.connection is not None:
+                self.planes[proxy.zone].disconnect(proxy.connection, keeps_dataplane=keeps_dataplane)
+            proxy.connection, proxy.runs = None, None
+
+    def start_proxy(self, name: str) -> None:
+        """Start a proxy that was stopped; it has kept nothing."""
+        self.proxies[name].is_stopped = False
+
+    def cut_proxy(self, name: str) -> None:
+        """Let a proxy lose its control plane and go on with what it runs, until `start_proxy`."""
+        with self._lock:
+            proxy = self.proxies[name]
+            proxy.is_stopped = True
+            if proxy.connection is not None:
+                self.planes[proxy.zone].disconnect(proxy.connection, keeps_dataplane=True)
+            proxy.connection = None
+
+    def encounter(self, client: str, server: str) -> Encounter:
+        """Return what becomes of a new connection between two proxies now."""
+        return meet(self.proxies[client], self.proxies[server], self.clock.now())
+
+    def can_connect(self, client: str, server: str) -> bool:
+        """Return whether a new connection between two proxies succeeds now, in plaintext too."""
+        return self.encounter(client, server).meeting is not Meeting.REFUSED
+
+    def encounters(self) -> dict[tuple[str, str], Encounter]:
+        """Return what becomes of a new connection for every pair of running proxies of different services."""
+        running = [name for name, proxy in self.proxies.items() if proxy.runs is not None]
+        pairs = itertools.permutations(running, 2)
+        return {
+            (client, server): self.encounter(client, server)
+            for client, server in pairs
+            if self.proxies[client].service != self.proxies[server].service
+        }
+
+    def failures(self) -> dict[tuple[str, str], str]:
+        """Return the pairs that cannot speak mutual TLS now, each with the reason."""
+        return {
+            pair: found.reason or found.meeting
+            for pair, found in self.encounters().items()
+            if found.meeting is not Meeting.MTLS
+        }
+
+    def _connect(self) -> None:
+        for proxy in self.proxies.values():
+            if proxy.connection is not None or proxy.is_stopped:
+                continue
+            if self.planes[proxy.zone].store.get(MESH, "", proxy.mesh) is None:
+                continue
+            tags = {"kuma.io/service": proxy.service, "kuma.io/protocol": "http"}
+            inbound = {"port": proxy.ports.inbound, "servicePort": proxy.ports.workload, "tags": tags}
+            dataplane = {"networking": {"address": LOOPBACK, "inbound": [inbound]}}
+            proxy.connection = self.planes[proxy.zone].connect(
+                proxy.mesh, proxy.name, dataplane=dataplane, labels=proxy.labels, admin=proxy.admin
+            )
+
+    def _deliver(self) -> None:
+        """Let every proxy take what is outstanding for it and answer."""
+        for proxy in self.proxies.values():
+            if proxy.connection is None or proxy.is_frozen:
+                continue
+            plane = self.planes[proxy.zone]
+            desired = plane.poll(proxy.connection, "", accepted=True)
+            while desired is not None:
+                proxy.runs = desired
+                desired = plane.poll(proxy.connection, desired.version, accepted=True)
+
+    def _ask(self, mesh: str, name: str, what: str) -> bytes:
+        if not self._zone_stores:
+            return self.plane.ask(mesh, name, what)
+        for zone, plane in self.planes.items():
+            for dataplane in plane.store.list(DATAPLANE, mesh):
+                if name_on_global(dataplane, zone) == name:
+                    return plane.ask(mesh, dataplane.name, what)
+        raise ProxySilent(f"{name} is in no zone")
+
+    def _streams(self, _path: str, _body: Json) -> Answer | None:
+        return None
+
+
+class _CatchingUp(API):
+    """The API that lets everything happen first that was due before a request."""
+
+    before: Any = None
+
+    def answer(self, method: str, target: str, token: str, body: bytes) -> Answer:
+        """Return the answer to one request."""
+        self.before()
+        return super().answer(method, target, token, body)
