@@ -175,10 +175,12 @@ class Desk:
             return answer
         words = request.accept_interruption
         under_way = self._engine.memory.open_rotation(target.subject)
+        # What it interrupts may show only on the way: then the same adoption goes on with the person's words.
+        goes_on = under_way is not None and not under_way.from_generation and not under_way.may_interrupt
         why = None
         if adoption is None:
             why = f"{target.name} runs on a CA of rotator's already: there is nothing to adopt"
-        elif under_way is not None:
+        elif under_way is not None and not (goes_on and adoption.interrupts is not None and words is not None):
             why = f"rotation {under_way.id} is under way already (law 5): wait for it"
         elif adoption.interrupts is not None and words is None:
             why = f"this interrupts: {adoption.interrupts}; accept it in words of your own if it may"
@@ -239,9 +241,9 @@ class Desk:
         self, target: DomainTarget, state: DomainState, adoption: Adoption, request: AdoptRequest, person: Person
     ) -> Rotation:
         """Open the rotation of an adoption; what it interrupts is an exception with the person's words."""
-        active = next((each.number for each in state.held.generations if each.authority.id == state.held.active), None)
-        interrupts = adoption.interrupts
-        rotation = Rotation(
+        held, interrupts = state.held, adoption.interrupts
+        under_way = self._engine.memory.open_rotation(target.subject)
+        rotation = under_way or Rotation(
             id=uuid.uuid4().hex,
             subject=target.subject,
             kind=SubjectKind.TRUST_DOMAIN,
@@ -250,9 +252,9 @@ class Desk:
             state=RotationState.OPEN,
             opened_at=self._engine.clock.now(),
             ticket=request.ticket,
-            from_generation=active,
-            may_interrupt=interrupts is not None,
+            from_generation=next((each.number for each in held.generations if each.authority.id == held.active), None),
         )
+        rotation = replace(rotation, may_interrupt=interrupts is not None)
         detail: dict[str, str | int | bool] = {"intent": "adopt", "found": adoption.found}
         if request.ticket is not None:
             detail["ticket"] = request.ticket

@@ -278,7 +278,8 @@ def _leave_compromised(world: Standing, intent: AuthorityIntent) -> AuthorityDec
         bundle = newest_first((target, *kept))
     holders = world.holders_of_leaves(target.authority.id)
     unlike = tuple(dict.fromkeys((*world.lacking(ids(bundle)), *world.exceeding(ids(bundle)))))
-    lost = next((each for each in others if each.number == intent.from_generation and not each.revoked), None)
+    # Generation 0, found in a mesh, was signed by nobody whom we could ask to revoke it.
+    lost = next((each for each in others if each.number == (intent.from_generation or -1) and not each.revoked), None)
     following: Next
     if lost is not None and not world.has_expired(lost):
         following = RevokeIssuer(trust_domain=policy.trust_domain, issuer=lost.authority.id)

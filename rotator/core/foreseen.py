@@ -204,13 +204,15 @@ class DomainStanding:
     intent: AuthorityIntent | None
     at: datetime
     """When it was seen."""
+    awaits_adoption: bool = False
+    """A mesh that a person has not given to rotator yet: nobody has to sign for it."""
 
 
 def domain_alerts(domain: DomainStanding, policy: AlertPolicy) -> tuple[Alert, ...]:
     """Return what *domain* raises, now and later, if nothing changes."""
     active = active_generation(domain.seen)
     found = [*_age_alerts(domain, active, policy)] if active is not None else []
-    if domain.decision.signer is None:
+    if domain.decision.signer is None and not (active is None and domain.awaits_adoption):
         found += _nobody_signs(domain, active, policy)
     decided = domain.decision.next
     if isinstance(decided, Wait) and decided.alert:
@@ -275,7 +277,8 @@ def _held(domain: DomainStanding, decided: Wait, active: Generation | None) -> t
     name, intent = domain.name, domain.intent
     on = frozenset(decided.on)
     if intent is None or not _gains_trust(intent, active) or not any(each.name in on for each in domain.seen.parties):
-        says = f"the rotation of {name} waits for {_names(decided.on)} {decided.why}: it does not go on by itself"
+        what = f"the rotation of {name}" if intent is not None else name
+        says = f"{what} waits for {_names(decided.on)} {decided.why}: it does not go on by itself"
         return (_critical(AlertKind.ROTATION_STUCK, name, domain.at, says),)
     published = intent.trust_published_at
     deadline = published + domain.policy.trust_deadline if published is not None else domain.at

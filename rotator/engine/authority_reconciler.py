@@ -7,30 +7,22 @@ Rules that must stay true here:
   of a subject is ever open.
 - Every visit starts from the world: what the signer holds, what each consumer was given and has shown (law 13).
 - What is waited for is named, every time (law 1).
+- What holds a mesh back (a refusal, an adoption that nobody has asked for) holds every step in it, and nothing is
+  undone: it goes on from where it stands once that is mended.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, wait
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
 from rotator.core import authority
 from rotator.core.authority_policy import due
-from rotator.core.event import Corroboration, EventType, Trigger
-from rotator.core.model import (
-    AuthorityIntent,
-    AuthoritySeen,
-    Generation,
-    IntentKind,
-    Observation,
-    SubjectKind,
-    SubjectName,
-)
+from rotator.core.model import AuthoritySeen, Generation, IntentKind, Observation, SubjectName
 from rotator.core.steps import (
     ActivateIssuer,
     Done,
@@ -44,24 +36,31 @@ from rotator.core.steps import (
     Wait,
     sentence,
 )
+from rotator.engine.authority_rotations import AuthorityRotations, intent_of
 from rotator.engine.authority_steps import AuthoritySteps
 from rotator.engine.domains import Domains, DomainState
 from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
 from rotator.engine.leaf_steps import LeafSteps
 from rotator.engine.limits import next_try
 from rotator.engine.locks import Locks
+from rotator.engine.meshes import Meshes, holding_back, is_untidy, with_mesh
 from rotator.engine.observe import Confirmations, authority_seen, bundle_probes, newest
-from rotator.engine.recorder import Recorder, Scribe
+from rotator.engine.recorder import Recorder
 from rotator.engine.recovery import Recovery
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet
 from rotator.errors import AdapterError, InvariantBroken
-from rotator.ports import HeldAuthorities, Rotation, RotationState
+from rotator.ports import HeldAuthorities, MeshView, Rotation
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
 
 STEPS_PER_VISIT = 500
 """A visit ends after so many steps whatever happens: other targets want their turn too."""
+
+MESH_LOOK = timedelta(minutes=1)
+"""How soon a mesh is looked at again though nothing is due: proxies come and go, and somebody may have changed it."""
+
+ORDERED = PrepareIssuer | PublishBundle | ActivateIssuer | ReissueLeaves | RetireIssuer | RevokeIssuer
 
 Seen = dict[SubjectName, tuple[CertificateTarget, Observation]]
 
@@ -76,6 +75,7 @@ class AuthorityReconciler:
         domains: Domains,
         locks: Locks,
         steps: AuthoritySteps,
+        meshes: Meshes,
         leaf_steps: LeafSteps,
         leaves: LeafReconciler,
         recovery: Recovery,
@@ -89,6 +89,8 @@ class AuthorityReconciler:
         self._domains = domains
         self._locks = locks
         self._steps = steps
+        self._meshes = meshes
+        self._rotations = AuthorityRotations(recorder=recorder)
         self._leaf_steps = leaf_steps
         self._leaves = leaves
         self._recovery = recovery
@@ -101,47 +103,81 @@ class AuthorityReconciler:
         with self._locks.of(domain.id):
             self._recovery.resolve_authorities(domain, self._memory.open_rotation(domain.subject))
             observations = self._observe(fleet, domain, fresh=self._memory.open_rotation(domain.subject) is not None)
+            before: ORDERED | None = None
             for _ in range(STEPS_PER_VISIT):
-                look = self._visit(fleet, domain, observations)
-                if look is not None:
+                found = self._visit(fleet, domain, observations)
+                if isinstance(found, Look):
                     unsettled = self._recovery.next_settling(domain.subject)
-                    return look if unsettled is None else replace(look, at=min(look.at, unsettled))
-            return Look(at=self._clock.now())
+                    return found if unsettled is None else replace(found, at=min(found.at, unsettled))
+                if found == before:
+                    # It was applied and is wanted again: somebody undoes it, or it waits for its own turn.
+                    break
+                before = found
+            return Look(at=self._clock.now() + POLL)
 
     # --- one look, one step -----------------------------------------------------------------------------------------
 
-    def _visit(self, fleet: Fleet, domain: DomainTarget, observations: Seen) -> Look | None:
-        """Look, decide, and take one step; return a `Look` when there is nothing more to do now."""
-        held = domain.authorities.observe()
-        self._recovery.resolve_retired(domain, held)
+    def _visit(self, fleet: Fleet, domain: DomainTarget, observations: Seen) -> Look | ORDERED:
+        """Look, decide, and take one step; return it, or a `Look` when there is nothing more to do now."""
         rotation = self._memory.open_rotation(domain.subject)
-        if rotation is None:
-            seen = self._seen(domain, held, observations)
+        held, view = self._look(domain, rotation)
+        self._recovery.resolve_retired(domain, held)
+        if rotation is None and (view is None or holding_back(view, None) is None):
+            seen = self._seen(domain, held, view, None, observations)
             why = due(seen, domain.policy, self._clock.now(), domain.name)
             if why is not None and not self._is_paused(domain, seen):
-                rotation = self._open(domain, seen, why)
+                rotation = self._rotations.open(domain, seen, why)
                 observations.update(self._observe(fleet, domain, fresh=True))
-        state, rotation = self._decide(domain, held, observations, rotation)
+                held, view = self._look(domain, rotation) if view is not None else (held, view)
+        state, rotation = self._decide(domain, held, view, observations, rotation)
         if rotation is not None and self._probe_bundles(domain, state, observations, rotation):
-            state, rotation = self._decide(domain, held, observations, rotation)
+            state, rotation = self._decide(domain, held, view, observations, rotation)
         decided = state.decision.next
+        now = self._clock.now()
         match decided:
             case Wait():
-                now = self._clock.now()
+                if rotation is None and view is not None and self._is_tidied(domain, state, view):
+                    return Look(at=now + POLL)
                 until = min(decided.until or now + POLL, now + POLL) if rotation is not None else decided.until
                 waiting = decided.on or state.decision.waiting_on
-                return Look(at=until or now + POLL, waiting_on=waiting, why=decided.why, alert=decided.alert)
+                look = Look(at=until or now + POLL, waiting_on=waiting, why=decided.why, alert=decided.alert)
+                return self._resting(domain, look, under_way=rotation is not None)
             case Nothing():
-                return Look(at=decided.next_look or self._clock.now() + POLL)
+                look = Look(at=decided.next_look or now + POLL)
+                return self._resting(domain, look, under_way=rotation is not None)
             case Refused():
-                self._refuse(domain, rotation, decided.reason)
-                return Look(at=self._clock.now() + POLL, why=decided.reason, alert=True)
+                self._rotations.refuse(domain, rotation, decided.reason)
+                return Look(at=now + POLL, why=decided.reason, alert=True)
             case Done():
-                self._finish(domain, state, rotation, rolled_back=decided.rolled_back)
-                return Look(at=self._clock.now())
+                self._rotations.finish(domain, state, rotation, rolled_back=decided.rolled_back)
+                self._probed.clear()
+                return Look(at=now)
         log.info(LogEvent.STEP_STARTED, subject=domain.subject, step=sentence(decided))
         self._apply(fleet, domain, state, rotation, decided, observations)
-        return None
+        return decided
+
+    def _look(self, domain: DomainTarget, rotation: Rotation | None) -> tuple[HeldAuthorities, MeshView | None]:
+        """Return what is held, and what the control plane shows if there is one: both from the same look."""
+        if domain.mesh is None:
+            return domain.authorities.observe(), None
+        view = self._meshes.look(domain, rotation)
+        return view.held, view
+
+    def _resting(self, domain: DomainTarget, look: Look, *, under_way: bool) -> Look:
+        """Return *look* at the pace that a control plane bears; drift is looked for also where nothing is due."""
+        if domain.mesh is None:
+            return look
+        now = self._clock.now()
+        if under_way:
+            return replace(look, at=max(look.at, now + self._meshes.rest(domain)))
+        return replace(look, at=min(look.at, now + MESH_LOOK))
+
+    def _is_tidied(self, domain: DomainTarget, state: DomainState, view: MeshView) -> bool:
+        """Give the mesh the wanted bundle if it was left with another and nothing is under way; return whether so."""
+        if holding_back(view, None) is not None or not is_untidy(view, state.decision.bundle):
+            return False
+        self._meshes.publish(domain, None, state.decision.bundle, reason="left over")
+        return True
 
     def _apply(
         self,
@@ -149,7 +185,7 @@ class AuthorityReconciler:
         domain: DomainTarget,
         state: DomainState,
         rotation: Rotation | None,
-        step: PrepareIssuer | PublishBundle | ActivateIssuer | ReissueLeaves | RetireIssuer | RevokeIssuer,
+        step: ORDERED,
         observations: Seen,
     ) -> None:
         """Apply *step* and refresh what it touched."""
@@ -158,6 +194,9 @@ class AuthorityReconciler:
                 self._steps.retire(domain, rotation, _generation(state, step.issuer), step.reason)
                 return
             case PublishBundle():
+                if state.mesh is not None and any(each not in observations for each in step.consumers):
+                    reason = "shrink" if step.shrink else "grow"
+                    self._meshes.publish(domain, rotation, state.decision.bundle, reason=reason)
                 self._for_each(step.consumers, observations, self._leaves.publish_bundle)
                 self._refresh(step.consumers, observations)
                 return
@@ -225,9 +264,16 @@ class AuthorityReconciler:
                 target = observations[name][0]
                 observations[name] = (target, self._leaves.observe(target))
 
-    def _seen(self, domain: DomainTarget, held: HeldAuthorities, observations: Seen) -> AuthoritySeen:
+    def _seen(
+        self,
+        domain: DomainTarget,
+        held: HeldAuthorities,
+        view: MeshView | None,
+        rotation: Rotation | None,
+        observations: Seen,
+    ) -> AuthoritySeen:
         """Return what the world shows of *domain*."""
-        return authority_seen(
+        seen = authority_seen(
             held=held,
             domain=domain.name,
             observations=observations,
@@ -235,15 +281,22 @@ class AuthorityReconciler:
             confirmations=self._confirmations,
             highest_number=self._recorder.journal.last_generation(domain.name),
         )
+        return seen if view is None else with_mesh(seen, view, domain, rotation, self._clock.now())
 
     def _decide(
-        self, domain: DomainTarget, held: HeldAuthorities, observations: Seen, rotation: Rotation | None
+        self,
+        domain: DomainTarget,
+        held: HeldAuthorities,
+        view: MeshView | None,
+        observations: Seen,
+        rotation: Rotation | None,
     ) -> tuple[DomainState, Rotation | None]:
-        """Decide, publish the snapshot that leaves follow, and note when trust was first published everywhere."""
-        seen = self._seen(domain, held, observations)
+        """Decide, publish the snapshot that leaves follow, and note what a lost reply left unrecorded."""
+        seen = self._seen(domain, held, view, rotation, observations)
+        if rotation is not None:
+            rotation = self._rotations.note_activated(domain, rotation, seen)
         now = self._clock.now()
-        intent = _intent(rotation)
-        decision = authority.decide(intent, seen, domain.policy, now)
+        decision = authority.decide(intent_of(rotation), seen, domain.policy, now)
         if (
             rotation is not None
             and rotation.trust_published_at is None
@@ -256,9 +309,14 @@ class AuthorityReconciler:
         ):
             rotation = replace(rotation, trust_published_at=now)
             self._recorder.write([rotation])
-            intent = _intent(rotation)
-            decision = authority.decide(intent, seen, domain.policy, now)
-        state = DomainState(decision=decision, seen=seen, held=held, intent=intent, at=now)
+            decision = authority.decide(intent_of(rotation), seen, domain.policy, now)
+        if view is not None:
+            if rotation is not None:
+                self._meshes.note_published(domain, rotation, view, seen)
+            held_back = holding_back(view, rotation)
+            if held_back is not None:
+                decision = replace(decision, next=held_back, waiting_on=held_back.on)
+        state = DomainState(decision=decision, seen=seen, held=held, intent=intent_of(rotation), at=now, mesh=view)
         self._domains.put(domain.name, state)
         return state, rotation
 
@@ -266,7 +324,7 @@ class AuthorityReconciler:
         """Let bundle probes ask parties that were given a newer generation; return whether anything was asked."""
         active = next((each.number for each in state.held.generations if each.authority.id == state.held.active), 0)
         newer = [each for each in state.held.generations if each.number > active and each.can_sign]
-        if not newer or rotation.intent is not IntentKind.ROTATE:
+        if not newer or rotation.intent is not IntentKind.ROTATE or domain.issuer is None:
             return False
         successor = newer[-1]
         asked = False
@@ -289,8 +347,6 @@ class AuthorityReconciler:
             asked = True
         return asked
 
-    # --- opening and closing ----------------------------------------------------------------------------------------
-
     def _is_paused(self, domain: DomainTarget, seen: AuthoritySeen) -> bool:
         """Return whether a person's pause holds the schedule; never past the last safe moment unless said so."""
         hold = self._memory.hold(domain.subject)
@@ -301,80 +357,6 @@ class AuthorityReconciler:
         if hold.past_safety_line:
             return True
         return active is not None and now < domain.policy.last_safe_moment(active.authority)
-
-    def _open(self, domain: DomainTarget, seen: AuthoritySeen, why: str) -> Rotation:
-        """Open a rotation that nobody asked for, with its reason."""
-        active = next((each.number for each in seen.generations if each.authority.id == seen.active), None)
-        rotation = Rotation(
-            id=uuid.uuid4().hex,
-            subject=domain.subject,
-            kind=SubjectKind.TRUST_DOMAIN,
-            intent=IntentKind.ROTATE,
-            trigger=Trigger.SCHEDULE if active is not None else Trigger.BOOTSTRAP,
-            state=RotationState.OPEN,
-            opened_at=self._clock.now(),
-            from_generation=active,
-        )
-        intent = self._scribe(domain, rotation).event(EventType.INTENT, result="started", reason=why)
-        self._recorder.write([rotation], [intent])
-        log.info(LogEvent.ROTATION_OPENED, subject=domain.subject, rotation_id=rotation.id, reason=why)
-        return rotation
-
-    def _finish(
-        self, domain: DomainTarget, state: DomainState, rotation: Rotation | None, *, rolled_back: bool
-    ) -> None:
-        """Close *rotation* with what proves its end."""
-        if rotation is None:
-            return
-        signer = state.signer.authority if state.signer is not None else None
-        served = tuple(
-            str(party.name) for party in state.seen.parties if signer is not None and party.served_issuer == signer.id
-        )
-        scribe = self._scribe(domain, rotation)
-        ended = RotationState.ROLLED_BACK if rolled_back else RotationState.DONE
-        last = EventType.ROLLED_BACK if rolled_back else EventType.COMPLETED
-        verified = scribe.event(EventType.VERIFIED, new=signer, corroboration=Corroboration(dataplanes=served))
-        self._recorder.write(
-            [replace(rotation, state=ended, finished_at=self._clock.now(), outcome=ended.value)],
-            [verified, scribe.event(last, new=signer)],
-        )
-        self._probed.clear()
-        log.info(LogEvent.ROTATION_FINISHED, subject=domain.subject, rotation_id=rotation.id, rolled_back=rolled_back)
-
-    def _refuse(self, domain: DomainTarget, rotation: Rotation | None, reason: str) -> None:
-        """Put a refused direction aside: what was under way before it goes on."""
-        if rotation is None:
-            return
-        refused = self._scribe(domain, rotation).event(EventType.REFUSED, result="refused", reason=reason)
-        if rotation.intent is IntentKind.ROLL_BACK:
-            # The rotation itself is still under way and must reach an end state.
-            self._recorder.write([replace(rotation, intent=IntentKind.ROTATE)], [refused])
-        else:
-            closed = replace(
-                rotation, state=RotationState.REFUSED, finished_at=self._clock.now(), outcome=f"refused: {reason}"
-            )
-            self._recorder.write([closed], [refused])
-        log.error(LogEvent.ROTATION_REFUSED, subject=domain.subject, rotation_id=rotation.id, reason=reason)
-
-    def _scribe(self, domain: DomainTarget, rotation: Rotation) -> Scribe:
-        """Return the writer of this domain's events."""
-        return Scribe(clock=self._clock, subject=domain.subject, rotation=rotation, spiffe_id=f"spiffe://{domain.name}")
-
-
-def _intent(rotation: Rotation | None) -> AuthorityIntent | None:
-    """Return what is under way, for the decision."""
-    if rotation is None:
-        return None
-    return AuthorityIntent(
-        rotation_id=rotation.id,
-        kind=rotation.intent,
-        since=rotation.opened_at,
-        from_generation=rotation.from_generation,
-        to_generation=rotation.to_generation,
-        trust_published_at=rotation.trust_published_at,
-        activated_at=rotation.activated_at,
-        emergency=rotation.emergency,
-    )
 
 
 def _generation(state: DomainState, issuer: str) -> Generation:

@@ -108,15 +108,32 @@ class AuthoritySteps:
                     EventType.ACTIVATED,
                     old=old.authority if old is not None else None,
                     new=new.authority,
-                    corroboration=Corroboration(vault_request_id=request_id, dataplanes=acknowledged_by),
+                    corroboration=Corroboration(
+                        vault_request_id=request_id if domain.mesh is None else None,
+                        kubernetes=request_id if domain.mesh is not None else None,
+                        dataplanes=acknowledged_by,
+                    ),
                     detail={"generation": new.number, "back": step.back},
                 )
             ],
         )
 
     def retire(self, domain: DomainTarget, rotation: Rotation | None, generation: Generation, reason: str) -> None:
-        """Take *generation* out of service: revoked at its parent if it would live past the next CRL, else lapsed."""
+        """
+        Take *generation* out of service: revoked at its parent if it would live past the next CRL, else lapsed.
+
+        Generation 0, a CA that was found in a mesh, is somebody else's: it is neither revoked nor removed.
+        """
         self._recorder.fence()
+        if generation.number == 0:
+            self._limits.issuer.take()
+            domain.authorities.retire(generation, revoke=False)
+            found = {"generation": 0, "left": True}
+            retired = self._scribe(domain, rotation).event(
+                EventType.RETIRED, old=generation.authority, reason=reason, detail=found
+            )
+            self._recorder.write((), [retired])
+            return
         outlives = generation.authority.not_after > self._clock.now() + domain.crl_interval
         revoke = outlives and not generation.revoked
         self._limits.issuer.take()

@@ -31,6 +31,7 @@ from rotator.engine.leaf_steps import LeafSteps
 from rotator.engine.limits import Limits
 from rotator.engine.locks import Locks
 from rotator.engine.memory import Memory
+from rotator.engine.meshes import Meshes
 from rotator.engine.observe import Confirmations
 from rotator.engine.recorder import EventSpool, Recorder, Scribe
 from rotator.engine.recovery import Recovery
@@ -93,6 +94,7 @@ class Engine:
             domains=self.domains,
             locks=self._locks,
             steps=AuthoritySteps(recorder=self.recorder, limits=limits, confirmations=self.confirmations),
+            meshes=Meshes(recorder=self.recorder, limits=limits),
             leaf_steps=leaf_steps,
             leaves=self.leaves,
             recovery=recovery,

@@ -178,6 +178,7 @@ class FleetAlerts:
             decision=state.decision,
             intent=state.intent,
             at=state.at,
+            awaits_adoption=state.mesh is not None and state.mesh.adoption is not None and state.intent is None,
         )
         return true_at(domain_alerts(standing, self.policy), now)
 

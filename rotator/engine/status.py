@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rotator.core.authority_policy import next_due
-from rotator.core.model import SubjectKind, SubjectName, TrustDomainName
+from rotator.core.model import RelyingParty, SubjectKind, SubjectName, TrustDomainName
 from rotator.core.steps import Done, Nothing, Refused, Wait, sentence
+from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
 from rotator.engine.observe import newest
 from rotator.engine.targets import CertificateTarget, DomainTarget, WorkloadTarget
@@ -79,10 +80,12 @@ def progress(engine: Engine, rotation: Rotation) -> dict[str, Any]:
         if row["phase"] in {"prepared", "trusted"}:
             proven = sum(1 for party in parties if newest_id in party.acknowledged)
         else:
+            proxies = {each.name for each in _proxies(state)}
             proven = sum(
                 1
                 for party in parties
-                if party.leaf_issuer is None or (signer is not None and party.served_issuer == signer.authority.id)
+                if (party.leaf_issuer is None and party.name not in proxies)
+                or (signer is not None and party.served_issuer == signer.authority.id)
             )
     elif certificate is not None:
         row = _certificate(engine, certificate)
@@ -110,16 +113,23 @@ def progress(engine: Engine, rotation: Rotation) -> dict[str, Any]:
 def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget, *, compromised: bool = False) -> list[str]:
     """Return, in sentences, what a rotation of *target* asked for now would do."""
     if isinstance(target, DomainTarget) and compromised:
+        taken = (
+            f"publish the bundle {{new}} and a new leaf to all {len(engine.fleet.relying_on(target.name))} consumers"
+        )
+        if target.mesh is not None:
+            taken = f"give the bundle {{new}} to {target.name}, whose control plane gives every proxy a new leaf"
         return [
             f"revoke the present generation of {target.name} at the corporate PKI",
             "prepare a new generation and sign with it at once, without waiting for anyone's acknowledgement",
-            f"publish the bundle {{new}} and a new leaf to all {len(engine.fleet.relying_on(target.name))} consumers",
+            taken,
             "handshakes fail between those who have the new bundle and those who have not: that is the price",
         ]
     if isinstance(target, DomainTarget):
+        state = engine.domains.get(target.name)
+        if target.mesh is not None:
+            return _mesh_plan(engine, target, state)
         parties = engine.fleet.relying_on(target.name)
         leaves = [each for each in parties if each.certificate.trust_domain == target.name]
-        state = engine.domains.get(target.name)
         number = (state.seen.highest_number if state is not None else 0) + 1
         return [
             f"prepare generation {number} of {target.name}",
@@ -141,6 +151,49 @@ def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget, *, c
     steps += [f"roll {workload}, drained, member by member" for workload in certificate.rolls]
     steps.append(f"wait for proof from {', '.join(probe.name for probe in target.probes) or 'the rolled members'}")
     return steps
+
+
+def _mesh_plan(engine: Engine, target: DomainTarget, state: DomainState | None) -> list[str]:
+    """Return, in sentences, what a rotation of a mesh's CA would do."""
+    proxies = len(_proxies(state))
+    others = len(engine.fleet.relying_on(target.name))
+    also = f" and {others} consumers outside it" if others else ""
+    number = (state.seen.highest_number if state is not None else 0) + 1
+    return [
+        f"prepare generation {number} of {target.name}: key made here, certificate from the corporate PKI",
+        f"give {{old, new}} to the mesh with its {proxies} proxies by one write{also}",
+        (
+            "wait until every live proxy shows it in its own configuration (trust deadline "
+            f"{_written(target.policy.trust_deadline)}, then {target.policy.at_deadline.value})"
+        ),
+        f"activate generation {number} by one write",
+        "wait until every proxy is seen with a leaf of it, or the last old leaf has ended",
+        f"give {{new}} to the mesh no sooner than {_written(target.policy.minimum_overlap)} after {{old, new}}",
+        "retire the old generation and remove its secrets",
+    ]
+
+
+def _proxies(state: DomainState | None) -> tuple[RelyingParty, ...]:
+    """Return the proxies of a mesh as last seen; the first of its parties is the mesh itself."""
+    return () if state is None or state.mesh is None else state.mesh.parties[1:]
+
+
+def _mesh_row(state: DomainState | None) -> dict[str, Any]:
+    """Return what the row of a trust domain says beyond the contract if it is a mesh."""
+    if state is None or state.mesh is None:
+        return {}
+    view, proxies = state.mesh, _proxies(state)
+    return {
+        "mesh": {
+            "proxies": len(proxies),
+            "out_of_contact": [each.name for each in proxies if not each.reachable] if state.intent is not None else [],
+            "refusals": list(view.refusals),
+            "adoption": None
+            if view.adoption is None
+            else {"found": view.adoption.found, "interrupts": view.adoption.interrupts},
+        },
+        "warnings": list(view.warnings),
+    }
 
 
 def _domain(engine: Engine, target: DomainTarget) -> dict[str, Any]:
@@ -183,6 +236,8 @@ def _domain(engine: Engine, target: DomainTarget) -> dict[str, Any]:
             }
             for each in (state.held.generations if state is not None else ())
         ],
+        "warnings": [],
+        **_mesh_row(state),
         **_common(engine, rotation, target.subject, failures, error, look.why if look else ""),
     }
 

@@ -226,6 +226,16 @@ class World:
 
     def fleet(self) -> Fleet:
         """Return the fleet as configured now."""
+        return Fleet(
+            environment="test",
+            policy_sha256="0" * 64,
+            certificates=self.certificates,
+            domains=self.domains(),
+            workloads=self.workloads,
+        )
+
+    def domains(self) -> dict[TrustDomainName, DomainTarget]:
+        """Return the trust domains as configured now."""
         domain = DomainTarget(
             name=MESH,
             policy=self.authority_policy,
@@ -235,13 +245,7 @@ class World:
             crl_interval=self.crl_interval,
             issuer_label="corporate",
         )
-        return Fleet(
-            environment="test",
-            policy_sha256="0" * 64,
-            certificates=self.certificates,
-            domains={MESH: domain},
-            workloads=self.workloads,
-        )
+        return {MESH: domain}
 
     def restart(self) -> Engine:
         """Return a fresh engine over the same world; faults are over."""
@@ -270,12 +274,16 @@ class World:
         end = self.clock.now() + span
         while self.clock.now() < end:
             self.engine.sweep()
-            for consumer in self.consumers.values():
-                consumer.settle()
+            self.settle()
             if until is not None and until():
                 return
             self.clock.advance(tick)
         assert until is None, f"not reached within {span}: {self.explain()}"
+
+    def settle(self) -> None:
+        """Let everybody load what is due."""
+        for consumer in self.consumers.values():
+            consumer.settle()
 
     def explain(self) -> str:
         """Return what every target waits for, for a failing test."""

@@ -54,7 +54,7 @@ SKEW = timedelta(seconds=1)
 
 
 @dataclass
-class _Entry:
+class Entry:
     """One certificate on a mount's own list."""
 
     certificate: x509.Certificate
@@ -78,7 +78,7 @@ class _Mount:
 
     keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
     signers: dict[str, _Signer] = field(default_factory=dict)
-    issued: dict[Serial, _Entry] = field(default_factory=dict)
+    issued: dict[Serial, Entry] = field(default_factory=dict)
     pointer: str | None = None
 
 
@@ -96,7 +96,7 @@ class FakeVault:
             clock.now() + corporate_lifetime,
             path_length=1,
         )
-        self.signed: dict[Serial, _Entry] = {}
+        self.signed: dict[Serial, Entry] = {}
         """What the corporate PKI has signed."""
         self.answer: Answer = bytes
         """Replaces every signed leaf on its way back: a hostile or broken server."""
@@ -127,7 +127,7 @@ class FakeVault:
             yield str(uuid.uuid4())
 
 
-def _listed(entry: _Entry) -> IssuedCertificate:
+def _listed(entry: Entry) -> IssuedCertificate:
     """Return *entry* as the CA's list shows it."""
     certificate = entry.certificate
     try:
@@ -170,7 +170,7 @@ class FakeIssuer:
             certificate = parse_certificates(chain, source="the fake's own answer")[0]
             if certificate.not_valid_after_utc > signer.ca.certificate.not_valid_after_utc:
                 raise Rejected(f"a leaf of {order.lifetime} would outlive generation {order.signer.number}")
-            self._mount.issued[serial_of(certificate)] = _Entry(certificate)
+            self._mount.issued[serial_of(certificate)] = Entry(certificate)
         chain = self._vault.answer(chain)
         leaf = check_leaf(
             parse_certificates(chain, source=f"the certificate for {order.identity}"),
@@ -284,7 +284,7 @@ class FakeAuthorities:
         )
         order.announce(ca.authority.spki_sha256)
         with self._call("sign_intermediate") as request_id:
-            self._vault.signed[ca.authority.serial] = _Entry(ca.certificate)
+            self._vault.signed[ca.authority.serial] = Entry(ca.certificate)
         signer = _Signer(reference=str(uuid.uuid4()), ca=ca, key_name=key_name)
         with self._call("set_signed"):
             self._mount.signers[signer.reference] = signer
@@ -358,7 +358,7 @@ class FakeAuthoritySigner:
             certificate = self._parent.sign_authority(
                 request.csr_pem, request.common_name, self._trust_domain, request.lifetime, now
             )
-            self._vault.signed[serial_of(certificate)] = _Entry(certificate)
+            self._vault.signed[serial_of(certificate)] = Entry(certificate)
         if spki_sha256_of(certificate) != request.spki_sha256:
             raise Rejected(f"{request.common_name} certifies another public key than the one sent")
         above = [self._parent]
