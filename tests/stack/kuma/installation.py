@@ -20,7 +20,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rotator.control import RollbackRequest
 from rotator.core.event import EventType
 from rotator.core.model import Phase
 from rotator.embedded.process import wait_until
@@ -129,10 +128,6 @@ class MeshInstallation(DaemonInstallation):
         assert state.value == progress["state"], progress
 
     # --- asking -----------------------------------------------------------------------------------------------------
-
-    def roll_back(self) -> None:
-        """Ask for the open rotation to be walked back."""
-        self.client().rollback(RollbackRequest(subject=self.domain, reason="a test asks"))
 
     def command(self, *words: str, within: timedelta = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run one command as an operator would, as long as it may take."""

@@ -1,9 +1,9 @@
 """
-What must hold of a CA rotation on a mesh under load, one function a claim.
+What must hold of a CA rotation on a mesh, one function a claim.
 
 Rules that must stay true here:
 
-- Whichever model, control plane and phase: a scenario is written once.
+- Written once for every model, control plane and data plane: a `Stage` is all that a scenario knows of them.
 - Each begins and ends with a mesh at rest and every proxy running, so that any may follow any other on one stage.
 - A disturbance comes while a rotation is in the phase it is meant for, or has just passed it: phases of a second are
   not held up for a scenario's sake.
@@ -13,32 +13,127 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Protocol
 
-from rotator.core.model import Phase
-from rotator.embedded.process import wait_until
-from tests.stack.kuma.installation import PATIENCE
-from tests.stack.kuma.stage import Stage, Told
+from rotator.core.model import IssuerId, Phase
+from tests.stack.kuma.plane import Json
 
 PHASES = (Phase.PREPARED, Phase.TRUSTED, Phase.ACTIVATED, Phase.REISSUED)
 """The phases in which something may happen to a rotation."""
 
 
+class Seeing(Protocol):
+    """How a scenario sees what happens."""
+
+    def unharmed(self, what: str) -> AbstractContextManager[None]:
+        """Fail if any call between two proxies fails inside the block; *what* is told of it."""
+        ...
+
+    def active(self) -> IssuerId:
+        """Return the one authority that signed every proxy's leaf; anything else is a failure."""
+        ...
+
+    def at(self, phase: Phase) -> None:
+        """Wait until the open rotation has come to *phase* or past it."""
+        ...
+
+    def named(self, name: str) -> None:
+        """Wait until ``status`` names *name* as what is waited for, or as what holds the rotation."""
+        ...
+
+    def alerted(self, name: str) -> None:
+        """Wait until an alert names *name*."""
+        ...
+
+
+class Rotating(Protocol):
+    """What a scenario asks rotator for."""
+
+    def rotate(self) -> str:
+        """Ask for a CA rotation; return its id."""
+        ...
+
+    def roll_back(self) -> None:
+        """Ask for the open rotation to be walked back."""
+        ...
+
+    def moved(self, rotation: str, before: IssuerId) -> IssuerId:
+        """Wait until *rotation* is done; return who signed every proxy's leaf since, who is not *before*."""
+        ...
+
+    def rolled_back(self, rotation: str, before: IssuerId) -> None:
+        """Wait until *rotation* has been walked back, and every proxy serves a leaf of *before* again."""
+        ...
+
+
+class Disturbing(Protocol):
+    """What a scenario does to the stage."""
+
+    def join(self, name: str) -> None:
+        """Start a proxy, new or stopped before; it is called and calls from now on."""
+        ...
+
+    def leave(self, name: str) -> None:
+        """Let nobody call a proxy any more, and stop it."""
+        ...
+
+    def freeze(self, name: str) -> None:
+        """Let a proxy acknowledge nothing from now on."""
+        ...
+
+    def thaw(self, name: str) -> None:
+        """Let it take what it is given again."""
+        ...
+
+    def spare(self, name: str | None) -> None:
+        """Let nobody call *name*, and *name* nobody; None: everybody calls everybody again."""
+        ...
+
+
+class Breaking(Protocol):
+    """What a scenario breaks, and what somebody else does."""
+
+    @property
+    def mesh(self) -> str:
+        """Return the mesh's name."""
+        ...
+
+    def restart_control_plane(self) -> None:
+        """Kill the control plane and start it anew."""
+        ...
+
+    def kill_daemon(self) -> None:
+        """Kill rotator and start it anew."""
+        ...
+
+    def api(self, method: str, path: str, body: Json | None = None) -> Json:
+        """Call the control plane's HTTP API as somebody else with every right."""
+        ...
+
+
+class Stage(Seeing, Rotating, Disturbing, Breaking, Protocol):
+    """A mesh of at least two proxies, ``service-0`` and so on, all calling each other, and rotator looking after it."""
+
+
+Scenario = Callable[[Stage], None]
+
+
 def two_rotations_and_a_rollback(stage: Stage) -> None:
-    """Two rotations in a row and one that is walked back: no request fails, every proxy's leaf moves and returns."""
+    """Two rotations in a row and one that is walked back: no call fails, every proxy's leaf moves and returns."""
     with stage.unharmed("two rotations in a row and a rollback"):
         first = stage.active()
         second = stage.moved(stage.rotate(), first)
         third = stage.moved(stage.rotate(), second)
         rotation = stage.rotate()
         stage.at(Phase.ACTIVATED)
-        stage.daemon.roll_back()
+        stage.roll_back()
         stage.rolled_back(rotation, third)
 
 
 def _disturbed(stage: Stage, what: str, phase: Phase, disturb: Callable[[], None]) -> None:
-    """Rotate, do *disturb* once *phase* is reached, and see the rotation done with no request failed."""
+    """Rotate, do *disturb* once *phase* is reached, and see the rotation done with no call failed."""
     with stage.unharmed(f"{what}, {phase.value}"):
         before = stage.active()
         rotation = stage.rotate()
@@ -48,12 +143,11 @@ def _disturbed(stage: Stage, what: str, phase: Phase, disturb: Callable[[], None
 
 
 def joins(stage: Stage, phase: Phase) -> None:
-    """A proxy that joins in any phase is served and serves from its first request on (law 19)."""
+    """A proxy that joins in any phase is served and serves from its first call on (law 19)."""
     name = f"joiner-{phase.value}"
     _disturbed(stage, "a proxy joins", phase, lambda: stage.join(name))
     with stage.unharmed("the joiner leaves"):
         stage.leave(name)
-        stage.spread()
 
 
 def stopped_and_started(stage: Stage) -> None:
@@ -63,7 +157,7 @@ def stopped_and_started(stage: Stage) -> None:
         before = stage.active()
         stage.leave(name)
         rotation = stage.rotate()
-        stage.daemon.wait_row(lambda row: any(name in each for each in row["waiting_on"]), f"status to name {name}")
+        stage.named(name)
         stage.moved(rotation, before)
         stage.join(name)
         stage.active()
@@ -71,39 +165,33 @@ def stopped_and_started(stage: Stage) -> None:
 
 def control_plane_restarted(stage: Stage, phase: Phase) -> None:
     """The control plane killed and started anew in any phase: proxies go on, and the rotation ends."""
-    _disturbed(stage, "the control plane is killed and comes back", phase, stage.plane.restart)
+    _disturbed(stage, "the control plane is killed and comes back", phase, stage.restart_control_plane)
 
 
 def daemon_killed(stage: Stage, phase: Phase) -> None:
     """The daemon killed in any phase: the next one ends what was begun."""
-
-    def kill() -> None:
-        stage.daemon.daemon.kill()
-        stage.daemon.start()
-
-    _disturbed(stage, "the daemon is killed and comes back", phase, kill)
+    _disturbed(stage, "the daemon is killed and comes back", phase, stage.kill_daemon)
 
 
 def secret_edited(stage: Stage, phase: Phase) -> None:
     """A secret edited by hand in the middle holds the rotation with a named reason; mended, it ends."""
-    plane, daemon = stage.plane, stage.daemon
     with stage.unharmed(f"a secret is edited by hand, {phase.value}"):
         before = stage.active()
         rotation = stage.rotate()
         stage.at(phase)
-        name = newest_certificate_secret(stage)
-        path = f"/meshes/{plane.mesh}/secrets/{name}"
-        kept = plane.api("GET", path)
+        name = _newest_certificate(stage)
+        path = f"/meshes/{stage.mesh}/secrets/{name}"
+        kept = stage.api("GET", path)
         edited = base64.b64decode(kept["data"]) + b"\n# edited by hand\n"
-        plane.api("PUT", path, {**kept, "data": base64.b64encode(edited).decode()})
-        daemon.wait_row(lambda row: name in str(row) or row["open_rotation"] is None, f"status to name {name}")
-        plane.api("PUT", path, kept)
+        stage.api("PUT", path, {**kept, "data": base64.b64encode(edited).decode()})
+        stage.named(name)
+        stage.api("PUT", path, kept)
         stage.moved(rotation, before)
 
 
-def newest_certificate_secret(stage: Stage) -> str:
+def _newest_certificate(stage: Stage) -> str:
     """Return the name of the certificate secret of the newest generation."""
-    listed = stage.plane.api("GET", f"/meshes/{stage.plane.mesh}/secrets")["items"]
+    listed = stage.api("GET", f"/meshes/{stage.mesh}/secrets")["items"]
     numbers = [
         int(parts[1][1:])
         for each in listed
@@ -112,23 +200,17 @@ def newest_certificate_secret(stage: Stage) -> str:
     return f"rotator-g{max(numbers)}-cert"
 
 
-def never_acknowledges(stage: Stage, *, deadline: timedelta) -> None:
+def never_acknowledges(stage: Stage) -> None:
     """A proxy that acknowledges nothing holds the rotation, is named, and alerts; when it answers again, it ends."""
     name = "service-1"
     with stage.unharmed("a proxy never acknowledges"):
         before = stage.active()
-        stage.plane.freeze_proxy(name)
+        stage.freeze(name)
         rotation = stage.rotate()
-        stage.daemon.wait_row(lambda row: any(name in each for each in row["waiting_on"]), f"status to name {name}")
-        wait_until(
-            lambda: any(name in alert for alert in stage.daemon.alerts()),
-            within=deadline + PATIENCE,
-            what=f"an alert that names {name}: {stage.daemon.status()}",
-            every=timedelta(milliseconds=200),
-        )
+        stage.named(name)
+        stage.alerted(name)
         assert before == stage.active(), "a generation signs that not everybody trusts"
-        assert stage.daemon.row()["open_rotation"] is not None
-        stage.plane.thaw_proxy(name)
+        stage.thaw(name)
         stage.moved(rotation, before)
 
 
@@ -136,52 +218,32 @@ def left_behind(stage: Stage) -> None:
     """With ``proceed, at most one`` the rotation goes on without the frozen proxy at the deadline, and says so."""
     name = "service-1"
     before = stage.active()
-    stage.plane.freeze_proxy(name)
+    stage.freeze(name)
     with stage.unharmed("a rotation proceeds without a frozen proxy, as its operator wrote"):
         # It will be left behind: that is the choice, and what it costs is no surprise.
-        stage.spread(without=name)
+        stage.spare(name)
         rotation = stage.rotate()
         stage.at(Phase.ACTIVATED)
-    stage.plane.thaw_proxy(name)
+    stage.thaw(name)
     stage.moved(rotation, before)
     with stage.unharmed("the proxy is back"):
-        stage.spread()
+        stage.spare(None)
 
 
-def adopted(stage: Stage, *, interrupts: bool) -> None:
-    """A mesh that rotator did not make is taken over under load, with its plan shown first; then it rotates."""
-    planned = stage.daemon.command("adopt", stage.daemon.domain, "--reason", "look", "--dry-run")
-    assert planned.stdout.strip(), "no plan was shown"
-    before = stage.load.count()
-    refused = None
-    if interrupts:
-        refused = stage.daemon.adopt()
-        assert refused.returncode == 4, refused.stdout + refused.stderr
-    done = stage.daemon.adopt(*(("--accept-interruption", "the test says so") if interrupts else ()))
-    assert done.returncode == 0, done.stdout + done.stderr
-    stage.load.more(100)
-    during = stage.counted(before)
-    stage.told.append(Told(what="taken over", count=during))
-    if not interrupts:
-        assert during.failures == (), during.told()
-    with stage.unharmed("the first rotation after being taken over"):
-        stage.moved(stage.rotate(), stage.active())
-
-
-def in_one_phase(deadline: timedelta) -> Mapping[str, Callable[[Stage], None]]:
+def in_one_phase() -> Mapping[str, Scenario]:
     """Return every scenario that needs no stage of its own, each in one phase."""
     return {
         "two rotations and a rollback": two_rotations_and_a_rollback,
-        "a proxy joins": lambda stage: joins(stage, Phase.TRUSTED),
-        "the control plane is restarted": lambda stage: control_plane_restarted(stage, Phase.ACTIVATED),
-        "the daemon is killed": lambda stage: daemon_killed(stage, Phase.PREPARED),
-        "a secret is edited by hand": lambda stage: secret_edited(stage, Phase.PREPARED),
-        "a proxy never acknowledges": lambda stage: never_acknowledges(stage, deadline=deadline),
+        "a proxy joins": partial(joins, phase=Phase.TRUSTED),
+        "the control plane is restarted": partial(control_plane_restarted, phase=Phase.ACTIVATED),
+        "the daemon is killed": partial(daemon_killed, phase=Phase.PREPARED),
+        "a secret is edited by hand": partial(secret_edited, phase=Phase.PREPARED),
+        "a proxy never acknowledges": never_acknowledges,
         "a proxy is stopped and started": stopped_and_started,
     }
 
 
-def in_every_phase() -> Mapping[str, Callable[[Stage], None]]:
+def in_every_phase() -> Mapping[str, Scenario]:
     """Return the scenarios that have a phase, in each of them."""
     disturbances = (joins, control_plane_restarted, daemon_killed, secret_edited)
     return {
