@@ -1,0 +1,232 @@
+"""
+Calls to a Kubernetes API server: JSON objects in and out, by their paths.
+
+Rules that must stay true here:
+
+- What the client library and its HTTP raise dies here; callers see the tree of `rotator.errors` alone.
+- Every call has a timeout and is made once: whoever calls knows when it may be made again (law 13).
+- An error quotes no PEM, and of a Secret nothing but the names of fields.
+- One pool of connections for each `ObjectAPI`, which threads may share.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import urllib3.exceptions
+from kubernetes import client, config
+
+from rotator.errors import AdapterError, ConfigError, Conflict, Denied, Rejected, Unavailable
+
+JSON = dict[str, Any]
+"""One object as the API server spells it."""
+
+FIELD_MANAGER: Final = "rotator"
+"""Under which the API server notes the fields that rotator wrote."""
+
+_PAGE = 500
+"""Objects asked for at once, as kubectl does."""
+
+_WORDS = 400
+"""Of a server's message, how many characters an error quotes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterAccess:
+    """How to reach the API server of the cluster in which a control plane keeps its documents."""
+
+    namespace: str
+    """Where the control plane and its secrets live."""
+    kubeconfig_file: Path | None = None
+    """None: the ServiceAccount of the pod that this runs in."""
+    context: str | None = None
+    """Of the kubeconfig; None: its current one."""
+    timeout: timedelta = timedelta(seconds=10)
+    """For each call, connecting included."""
+    connections: int = 4
+
+
+class ObjectAPI:
+    """One API server, as whoever the kubeconfig or the pod's ServiceAccount is."""
+
+    def __init__(self, access: ClusterAccess) -> None:
+        """
+        Read the credentials; nothing is called yet.
+
+        Raises:
+            ConfigError: If there is neither a usable kubeconfig nor a pod's ServiceAccount.
+        """
+        self._client = client.ApiClient(_configuration(access))
+        self._timeout = access.timeout.total_seconds()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()  # type: ignore[no-untyped-call] # the library's types are not complete
+
+    def get(self, path: str, *, secret: bool = False) -> JSON | None:
+        """Return one object, None if it is absent."""
+        try:
+            return self._call("GET", path, secret=secret)
+        except _AbsentError:
+            return None
+
+    def listed(self, path: str) -> tuple[JSON, ...]:
+        """Return every object of the collection at *path*, page by page; none if the cluster knows no such kind."""
+        found: list[JSON] = []
+        query = {"limit": str(_PAGE)}
+        while True:
+            try:
+                page = self._call("GET", path, query=query)
+            except _AbsentError:
+                return tuple(found)
+            found += page.get("items", ())
+            following = page.get("metadata", {}).get("continue")
+            if not following:
+                return tuple(found)
+            query["continue"] = following
+
+    def create(self, path: str, body: Mapping[str, Any], *, secret: bool = False) -> JSON:
+        """Create *body* in the collection at *path* and return it as stored; there already: `Conflict`."""
+        try:
+            return self._call("POST", path, body, query=_WRITTEN_BY_ROTATOR, secret=secret)
+        except _AbsentError as e:
+            raise Rejected(f"the cluster knows no {path}: no such namespace, or no such kind") from e
+
+    def replace(self, path: str, body: Mapping[str, Any], *, secret: bool = False) -> JSON:
+        """Replace the object at *path*, whose resourceVersion *body* carries; changed since or gone: `Conflict`."""
+        try:
+            return self._call("PUT", path, body, query=_WRITTEN_BY_ROTATOR, secret=secret)
+        except _AbsentError as e:
+            raise Conflict(f"{path} is gone") from e
+
+    def delete(self, path: str, *, revision: str, secret: bool = False, rehearse: bool = False) -> None:
+        """
+        Delete the object at *path* as it was read at *revision*; absent is no error, changed since a `Conflict`.
+
+        With *rehearse* admission answers, the control plane's own guard included, and nothing is deleted.
+        """
+        options: JSON = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"resourceVersion": revision},
+            "propagationPolicy": "Background",
+        }
+        if rehearse:
+            options["dryRun"] = ["All"]
+        try:
+            self._call("DELETE", path, options, secret=secret)
+        except _AbsentError:
+            return
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        secret: bool = False,
+    ) -> JSON:
+        """Make one call and return its JSON; errors name *path*, and with *secret* no word of the server's."""
+        doing = f"{method} {path}"
+        try:
+            _, url, headers, sent, _ = self._client.param_serialize(
+                method,
+                path + (f"?{urlencode(query)}" if query else ""),
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = self._client.call_api(method, url, headers, sent, _request_timeout=self._timeout)
+            status, content = answer.status, answer.read()  # type: ignore[no-untyped-call] # the library's types are not complete
+        except (client.ApiException, urllib3.exceptions.HTTPError, OSError) as e:
+            # Status 0 of the client is a failed TLS handshake; the rest never reached an answer.
+            raise Unavailable(f"the API server did not answer {doing}") from e
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) and status == HTTPStatus.NOT_FOUND:
+            # A group or kind that the server does not know has no path: that is said in plain text.
+            raise _AbsentError(f"{doing}: not found")
+        if not isinstance(found, dict):
+            # A proxy in between may answer in HTML; its words mean nothing to us.
+            raise Unavailable(f"the API server answered {doing} with {status} and no JSON object")
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise _error(status, found, doing, secret=secret)
+        return found
+
+
+_WRITTEN_BY_ROTATOR: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+# Strict: a field that the stored schema does not know would otherwise be dropped without a word.
+
+
+class _AbsentError(AdapterError):
+    """The object is not there; never leaves this module."""
+
+
+def _configuration(access: ClusterAccess) -> client.Configuration:
+    """Return the client's configuration for *access*."""
+    found = client.Configuration()
+    try:
+        if access.kubeconfig_file is None:
+            config.load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call] # the library's types are not complete
+        else:
+            config.load_kube_config(  # type: ignore[no-untyped-call] # the library's types are not complete
+                config_file=str(access.kubeconfig_file),
+                context=access.context,
+                client_configuration=found,
+                persist_config=False,
+            )
+    except (config.ConfigException, OSError, ssl.SSLError, ValueError) as e:
+        file = access.kubeconfig_file
+        where = f"kubeconfig {file}" if file else "the pod's ServiceAccount (no kubeconfig_file is set)"
+        raise ConfigError(f"cannot reach the cluster with {where}: {_quoted(str(e))}") from e
+    found.connection_pool_maxsize = access.connections
+    # urllib3 alone would make a write that got no answer again.
+    found.retries = False
+    return found
+
+
+def _error(status: int, answer: JSON, doing: str, *, secret: bool) -> AdapterError:
+    """Return what an error answer means for the caller."""
+    message = str(answer.get("message", ""))
+    details = answer.get("details") or {}
+    if secret:
+        said = ", ".join(sorted({str(cause.get("field", "")) for cause in details.get("causes", ())} - {""}))
+    else:
+        said = _quoted(message)
+    said = f": {said}" if said else ""
+    match status:
+        case HTTPStatus.NOT_FOUND:
+            return _AbsentError(f"{doing}: not found")
+        case HTTPStatus.CONFLICT:
+            return Conflict(f"somebody else wrote first: {doing}{said}")
+        case HTTPStatus.UNAUTHORIZED:
+            return Denied(f"the API server does not know who asks: {doing}{said}")
+        case HTTPStatus.FORBIDDEN if message.startswith("admission webhook "):
+            # A webhook that says no without a status of its own is answered as if a right were missing.
+            return Rejected(f"refused at admission: {doing}{said}")
+        case HTTPStatus.FORBIDDEN:
+            return Denied(f"the API server denied {doing}{said}")
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return Unavailable(f"the API server asks for patience: {doing}{said}")
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Unavailable(f"the API server answered {doing} with {status}{said}")
+        case _:
+            return Rejected(f"the API server rejected {doing} with {status}{said}")
+
+
+def _quoted(words: str) -> str:
+    """Return the beginning of *words* on one line, without any PEM."""
+    before, found, _ = words.partition("-----BEGIN")
+    line = " ".join((before + ("(PEM left out)" if found else "")).split())
+    return line if len(line) <= _WORDS else line[:_WORDS] + "…"
