@@ -15,6 +15,14 @@ path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
 
+# Which of these rights does it have? Asked by the doctor alone.
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+  allowed_parameters = {
+    paths = []
+  }
+}
+
 # Is the pinned corporate issuer fit to sign (law 6)?
 path "pki_int/issuer/corp-issuing" {
   capabilities = ["read"]

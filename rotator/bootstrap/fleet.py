@@ -40,9 +40,9 @@ def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
         environment=settings.environment,
         policy_sha256=policy_sha256(settings),
         domains={TrustDomainName(name): _domain(settings, name, sessions, clock) for name in settings.trust_domains},
-        certificates={SubjectName(name): _certificate(settings, name, clock) for name in settings.certificates},
+        certificates={SubjectName(name): certificate_target(settings, name, clock) for name in settings.certificates},
         workloads={
-            SubjectName(name): _workload(name, workload, clock) for name, workload in settings.workloads.items()
+            SubjectName(name): workload_target(name, workload, clock) for name, workload in settings.workloads.items()
         },
     )
 
@@ -88,7 +88,7 @@ def _domain(settings: Settings, name: str, sessions: Sessions, clock: Clock) -> 
     )
 
 
-def _certificate(settings: Settings, name: str, clock: Clock) -> CertificateTarget:
+def certificate_target(settings: Settings, name: str, clock: Clock) -> CertificateTarget:
     """Return one certificate with its places and its proofs."""
     wanted = settings.certificates[name]
     stores = tuple(_store(each) for each in wanted.publish)
@@ -129,7 +129,7 @@ def _probe(probe: ProbeSettings, wanted: CertificateSettings, stores: tuple[Leaf
     return ReadBackProbe(stores[0], clock=clock)
 
 
-def _workload(name: str, workload: Workload, clock: Clock) -> WorkloadTarget:
+def workload_target(name: str, workload: Workload, clock: Clock) -> WorkloadTarget:
     """Return one workload with its members and how they are drained."""
     members: list[CommandMember | UnitMember] = []
     for each in workload.processes or ():

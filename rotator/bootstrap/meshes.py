@@ -14,22 +14,28 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from rotator.adapters.kuma import universal
-from rotator.adapters.kuma.api import Endpoint
-from rotator.adapters.kuma.control_plane import ControlPlane
+from rotator.adapters.kuma import kubernetes, universal
+from rotator.adapters.kuma.about import Model, ask_about
+from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
+from rotator.adapters.kuma.control_plane import ControlPlane, Environment
+from rotator.adapters.kuma.models import KumaMesh
+from rotator.adapters.kuma.objects import ClusterAccess
+from rotator.adapters.kuma.proxies import HTTPProxies
 from rotator.adapters.vault.corporate import CorporateIssuer, NameConstraints
 from rotator.adapters.vault.parent import VaultAuthoritySigner
 from rotator.adapters.vault.session import VaultSession
 from rotator.core.model import TrustDomainName
 from rotator.engine.targets import DomainTarget
-from rotator.errors import ConfigError
 from rotator.ports import Clock
-from rotator.settings import Settings
+from rotator.settings import Settings, authority_policy
 from rotator.settings.issuers import VaultIssuer
 from rotator.settings.meshes import Mesh
 
 ASK_AGAIN: Final = timedelta(minutes=1)
 """After this a control plane is asked anew what it is; an upgrade takes longer to be of consequence."""
+
+_MODELS: Final = {"provided": Model.PROVIDED, "identity": Model.IDENTITY}
+"""What the configuration says; auto leaves it to what the control plane shows."""
 
 
 class Connection:
@@ -67,8 +73,22 @@ def endpoint_of(mesh: Mesh) -> Endpoint:
 
 def control_plane(mesh: Mesh, clock: Clock) -> Connection:
     """Return the connection to *mesh*, by the way that the settings name."""
-    endpoint = endpoint_of(mesh)
-    return Connection(lambda: universal.connect(endpoint, mesh.name), clock=clock)
+    endpoint, reached_by = endpoint_of(mesh), mesh.control_plane.kubernetes
+    if reached_by is None:
+        return Connection(lambda: universal.connect(endpoint, mesh.name), clock=clock)
+    access = ClusterAccess(
+        namespace=reached_by.namespace,
+        kubeconfig_file=reached_by.kubeconfig_file,
+        context=reached_by.context,
+        timeout=mesh.control_plane.timeout,
+    )
+
+    def connect() -> ControlPlane:
+        api = ControlPlaneAPI(endpoint)
+        about = ask_about(api, environment=Environment.KUBERNETES)
+        return kubernetes.connect(access, mesh.name, about=about, proxies=HTTPProxies(api, mesh.name), clock=clock)
+
+    return Connection(connect, clock=clock)
 
 
 def signer_of(
@@ -91,5 +111,26 @@ def mesh_target(
     settings: Settings, name: str, mesh: Mesh, vault: VaultIssuer, session: VaultSession, clock: Clock
 ) -> DomainTarget:
     """Return the trust domain *name*, whose leaves the control plane of *mesh* signs."""
-    signer, plane = signer_of(settings, name, vault, session, clock), control_plane(mesh, clock)
-    raise ConfigError(f"trust_domains.{name}: mesh {mesh.name} cannot be led yet ({type(signer)}, {type(plane)})")
+    domain, trust_domain = settings.trust_domains[name], TrustDomainName(name)
+    led = KumaMesh(
+        control_plane(mesh, clock),
+        signer_of(settings, name, vault, session, clock),
+        clock,
+        trust_domain,
+        longest_leaf=domain.longest_leaf,
+        skew=settings.timing.skew,
+        accept_shared_root=mesh.accept_shared_root,
+        identity_path=mesh.identity_path,
+        model=_MODELS.get(domain.model),
+    )
+    return DomainTarget(
+        name=trust_domain,
+        policy=authority_policy(settings, name),
+        issuer=None,
+        authorities=led,
+        parent=led,
+        mesh=led,
+        key=domain.ca.key,
+        crl_interval=domain.ca.crl_interval,
+        issuer_label=domain.issuer,
+    )

@@ -81,7 +81,7 @@ def rotate_now_command(
     if (subject is None) != everything:
         raise ConfigError("name one SUBJECT, or give --all")
     _check_compromise(subject, compromised=compromised, confirm=confirm)
-    longest = _duration(wait_at_most, "--wait-at-most")
+    longest = given_duration(wait_at_most, "--wait-at-most")
     request = RotateRequest(
         subjects=() if subject is None else (SubjectName(subject),),
         everything=everything,
@@ -94,13 +94,13 @@ def rotate_now_command(
     daemon = asked.daemon()
     planned = daemon.rotate(request)
     if not asked.as_json:
-        _print_plan(asked, planned)
+        print_plan(asked, planned)
     if dry_run:
         if asked.as_json:
             print_json(planned)
-        raise typer.Exit(_refused_code(planned))
+        raise typer.Exit(refused_code(planned))
     answer = daemon.rotate(replace(request, dry_run=False))
-    _finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
+    finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
 
 
 @app.command("plan")
@@ -114,7 +114,7 @@ def plan_command(
 ) -> None:
     """Say what will happen when, and why; change nothing."""
     asked = invocation(ctx, as_json=as_json)
-    rows = asked.daemon().plan(_duration(horizon, "--horizon") or timedelta())
+    rows = asked.daemon().plan(given_duration(horizon, "--horizon") or timedelta())
     if asked.as_json:
         print_json(rows)
         return
@@ -235,12 +235,12 @@ def rollback_command(
     from rotator.core.model import SubjectName  # noqa: PLC0415 -- with the one above
 
     asked = invocation(ctx, as_json=as_json)
-    longest = _duration(wait_at_most, "--wait-at-most")
+    longest = given_duration(wait_at_most, "--wait-at-most")
     daemon = asked.daemon()
     answer = daemon.rollback(RollbackRequest(subject=SubjectName(subject), reason=reason))
     if not asked.as_json:
-        _print_plan(asked, answer)
-    _finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest, back=True)
+        print_plan(asked, answer)
+    finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest, back=True)
 
 
 # --- what several of them share ---------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def _check_compromise(subject: str | None, *, compromised: bool, confirm: str | 
         )
 
 
-def _finish(
+def finish(
     asked: Invocation,
     daemon: ControlClient,
     answer: Mapping[str, Any],
@@ -289,20 +289,22 @@ def _finish(
         # Rolled back is what a rollback is for.
         if back and {seen.get("state") for seen in followed.progress.values()} <= {"done", "rolled_back"}:
             code = ExitCode.DONE
-        raise typer.Exit(max(code, _refused_code(answer)))
+        raise typer.Exit(max(code, refused_code(answer)))
     if asked.as_json:
         print_json(answer)
     elif waiting_on:
         typer.echo(f"waiting on {', '.join(waiting_on)}")
-    refused = _refused_code(answer)
+    refused = refused_code(answer)
     raise typer.Exit(refused or (ExitCode.WAITING if waiting_on else ExitCode.DONE))
 
 
-def _refused_code(answer: Mapping[str, Any]) -> ExitCode:
+def refused_code(answer: Mapping[str, Any]) -> ExitCode:
+    """Return the exit code of what the daemon refused in *answer*."""
     return ExitCode.LAW if answer.get("refused") else ExitCode.DONE
 
 
-def _print_plan(asked: Invocation, answer: Mapping[str, Any]) -> None:
+def print_plan(asked: Invocation, answer: Mapping[str, Any]) -> None:
+    """Print the plan in *answer*, if it has one."""
     from rotator.cli.tables import steps_view  # noqa: PLC0415 -- heavy
 
     plan = [each for each in answer.get("plan") or () if isinstance(each, Mapping)]
@@ -317,7 +319,8 @@ def _print_answer(asked: Invocation, answer: Mapping[str, Any], sentence: str) -
         typer.echo(sentence.format_map(answer))
 
 
-def _duration(text: str | None, option: str) -> timedelta | None:
+def given_duration(text: str | None, option: str) -> timedelta | None:
+    """Return the duration given with *option*, None if none was."""
     try:
         return None if text is None else parse_duration(text)
     except ValueError as e:

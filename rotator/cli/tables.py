@@ -80,6 +80,17 @@ def steps_view(plan: Sequence[Row]) -> RenderableType:
     return Group(*parts)
 
 
+def findings_view(findings: Sequence[tuple[str, str, str, str]]) -> RenderableType:
+    """Return what a check found (grade, about what, what, mend), in the order given."""
+    styles = {"broken": _LATE, "warning": _SOON}
+    lines = []
+    for grade, about, what, mend in findings:
+        lines.append(Text.assemble((f"{grade:<8}", styles.get(grade, _WELL)), (about, "bold"), f": {what}"))
+        if mend:
+            lines.append(Text(f"{'':8}do {mend}"))
+    return Group(*lines)
+
+
 def progress_line(progress: Row) -> Text:
     """Return where one rotation stands, on one line."""
     total, proven = progress.get("total"), progress.get("proven")

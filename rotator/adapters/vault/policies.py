@@ -16,8 +16,10 @@ What policies cannot fix is written in ``deploy/vault/README.md``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from rotator.adapters.vault.naming import (
     BACKDATE,
@@ -29,6 +31,9 @@ from rotator.adapters.vault.naming import (
 )
 from rotator.core.model import KeyType, TrustDomainName
 from rotator.pki.authority_name import common_name_stem
+
+OWN_RIGHTS: Final = "sys/capabilities-self"
+"""Where a token asks what it may do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +85,27 @@ class _Path:
 
 def domain_policy(rights: DomainRights) -> str:
     """Return the policy for one standalone trust domain, token paths included: enough on its own."""
-    return _policy(rights, [*_corporate(rights), *_generations(rights), *_leaves(rights)])
+    return _policy(rights)
 
 
 def mesh_policy(rights: MeshRights) -> str:
     """Return the policy for the trust domain of one mesh, token paths included: enough on its own."""
-    return _policy(rights, _corporate(rights))
+    return _policy(rights)
 
 
-def _policy(rights: MeshRights, stanzas: list[_Path]) -> str:
+def needed(rights: MeshRights) -> Mapping[str, tuple[str, ...]]:
+    """Return every path that is used for one trust domain, ``+`` for any one part, with what is done there."""
+    return {each.path: each.capabilities for each in _paths(rights)}
+
+
+def _policy(rights: MeshRights) -> str:
     title = f"# rotator's rights for trust domain {rights.trust_domain}. Made by rotator.adapters.vault.policies."
-    return "\n\n".join([title, *(stanza.hcl() for stanza in [*_token(), *stanzas])]) + "\n"
+    return "\n\n".join([title, *(each.hcl() for each in _paths(rights))]) + "\n"
+
+
+def _paths(rights: MeshRights) -> list[_Path]:
+    own = [*_generations(rights), *_leaves(rights)] if isinstance(rights, DomainRights) else []
+    return [*_token(), *_corporate(rights), *own]
 
 
 def _token() -> list[_Path]:
@@ -98,6 +113,12 @@ def _token() -> list[_Path]:
         _Path(path="auth/token/lookup-self", why="Is the token still alive?", capabilities=("read",)),
         _Path(path="auth/token/renew-self", why="Renew it before its end.", capabilities=("update",)),
         _Path(path="auth/token/revoke-self", why="Give it back.", capabilities=("update",)),
+        _Path(
+            path=OWN_RIGHTS,
+            why="Which of these rights does it have? Asked by the doctor alone.",
+            capabilities=("update",),
+            allowed={"paths": []},
+        ),
     ]
 
 

@@ -1,0 +1,105 @@
+"""
+The operator's commands about meshes and about what rotator needs around it.
+
+Rules that must stay true here:
+
+- No logic that another room could hold: read the arguments, ask, print, exit with the contract's code.
+- A mesh is adopted through the control socket, so that the daemon knows who asked; the plan is printed first.
+- Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rotator.cli.invocation import invocation, print_json
+from rotator.cli.operate import (
+    Json,
+    Reason,
+    Wait,
+    WaitAtMost,
+    finish,
+    given_duration,
+    print_plan,
+    refused_code,
+)
+from rotator.exits import ExitCode
+
+app = typer.Typer()
+
+
+@app.command("adopt")
+def adopt_command(
+    ctx: typer.Context,
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The trust domain of a mesh.")],
+    reason: Reason,
+    *,
+    ticket: Annotated[str | None, typer.Option("--ticket", metavar="ID", help="Name the ticket it belongs to.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    accept_interruption: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-interruption",
+            metavar="TEXT",
+            help="Say why what the plan says will be interrupted may be; recorded as an exception; a right of its own.",
+        ),
+    ] = None,
+    wait: Wait = False,
+    wait_at_most: WaitAtMost = None,
+    as_json: Json = False,
+) -> None:
+    """Lead a mesh that runs on a CA which rotator did not make; print the plan first."""
+    from dataclasses import replace  # noqa: PLC0415 -- with the next one
+
+    from rotator.control import AdoptRequest  # noqa: PLC0415 -- heavy
+    from rotator.core.model import SubjectName  # noqa: PLC0415 -- with the one above
+
+    asked = invocation(ctx, as_json=as_json)
+    longest = given_duration(wait_at_most, "--wait-at-most")
+    request = AdoptRequest(subject=SubjectName(domain), reason=reason, ticket=ticket, dry_run=True)
+    daemon = asked.daemon()
+    planned = daemon.adopt(request)
+    if not asked.as_json:
+        if planned.get("found"):
+            typer.echo(f"{domain} runs on {planned['found']}")
+        print_plan(asked, planned)
+        if planned.get("interrupts"):
+            typer.echo(f"this interrupts: {planned['interrupts']}", err=True)
+    if dry_run:
+        if asked.as_json:
+            print_json(planned)
+        raise typer.Exit(refused_code(planned))
+    answer = daemon.adopt(replace(request, dry_run=False, accept_interruption=accept_interruption))
+    finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
+
+
+@app.command("doctor")
+def doctor_command(ctx: typer.Context, *, as_json: Json = False) -> None:
+    """Check every connection and right that rotator will need; say of each finding how to mend it."""
+    asked = invocation(ctx, as_json=as_json)
+    settings = asked.settings()
+    from rotator.clock import SystemClock  # noqa: PLC0415 -- heavy with the next one
+    from rotator.doctor import Grade, examine  # noqa: PLC0415 -- heavy
+
+    findings = tuple(examine(settings, clock=SystemClock()))
+    broken = sum(each.grade is Grade.BROKEN for each in findings)
+    if asked.as_json:
+        print_json(
+            {
+                "findings": [
+                    {"about": each.about, "grade": each.grade.value, "what": each.what, "mend": each.mend or None}
+                    for each in findings
+                ],
+                "broken": broken,
+                "warnings": sum(each.grade is Grade.WARNING for each in findings),
+            }
+        )
+    else:
+        from rotator.cli.tables import findings_view  # noqa: PLC0415 -- heavy
+
+        asked.console().print(
+            findings_view([(each.grade.value, each.about, each.what, each.mend) for each in findings])
+        )
+    raise typer.Exit(ExitCode.FAILED if broken else ExitCode.DONE)

@@ -1,0 +1,77 @@
+"""
+Where certificates are published, how their use is proven, and who is rolled for them.
+
+Rules that must stay true here:
+
+- A consumer that does not answer is a warning: it may be stopped. A place that cannot be written is broken.
+- Brokers are asked who is there and nothing else; nobody is drained.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Iterator
+from functools import partial
+
+from rotator.bootstrap.fleet import certificate_target, workload_target
+from rotator.doctor.findings import Finding, attempted, broken, fine, warning
+from rotator.doctor.machine import writable
+from rotator.ports import Clock
+from rotator.settings import Settings
+from rotator.settings.trust import DirectoryTarget
+
+
+def place_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
+    """Yield what is found at each certificate's places and probes, and at each workload."""
+    for name in settings.certificates:
+        about = f"certificate {name}"
+        yield from attempted(about, partial(_certificate, about, settings, name, clock), otherwise="mend its entry")
+    for name in settings.workloads:
+        about = f"workload {name}"
+        yield from attempted(about, partial(_workload, about, settings, name, clock), otherwise="mend its entry")
+
+
+def _certificate(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:
+    for place in settings.certificates[name].publish:
+        if place.directory is not None:
+            yield from writable(about, place.directory.path)
+            yield from _owners(about, place.directory)
+    for probe in certificate_target(settings, name, clock).probes:
+        served = probe.look()
+        if served.reachable:
+            yield fine(about, f"{probe.name} answers")
+        else:
+            yield warning(
+                about,
+                f"{probe.name} does not answer{': ' if served.detail else ''}{served.detail}",
+                "start the consumer, or mend the probe: until it answers nothing is proven",
+            )
+
+
+def _owners(about: str, directory: DirectoryTarget) -> Iterator[Finding]:
+    for word, name, known in (("user", directory.owner, pwd.getpwnam), ("group", directory.group, grp.getgrnam)):
+        if name is None:
+            continue
+        try:
+            known(name)
+        except KeyError:
+            yield broken(about, f"this machine has no {word} {name}", f"make the {word}, or mend its name")
+
+
+def _workload(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:
+    target = workload_target(name, settings.workloads[name], clock)
+    members = target.workloads.members()
+    if target.drainer is not None:
+        members = target.drainer.inspect(members)
+    for member in members:
+        if not member.running:
+            yield warning(about, f"{member.name} does not run", "start it, or take it out of the configuration")
+        elif target.drainer is not None and member.busy is None:
+            yield warning(
+                about,
+                f"nobody can see what {member.name} does{': ' if member.detail else ''}{member.detail}",
+                "mend its node name and queues: it could not be drained",
+            )
+        else:
+            yield fine(about, f"{member.name} runs{' and can be drained' if target.drainer is not None else ''}")
