@@ -166,6 +166,7 @@ class Desk:
             "waiting_on": [],
             "found": adoption.found if adoption is not None else None,
             "interrupts": adoption.interrupts if adoption is not None else None,
+            "refusals": list(state.mesh.refusals),
         }
         if adoption is not None:
             answer["plan"] = [

@@ -60,6 +60,9 @@ STEPS_PER_VISIT = 500
 MESH_LOOK = timedelta(minutes=1)
 """How soon a mesh is looked at again though nothing is due: proxies come and go, and somebody may have changed it."""
 
+MESH_WAITS = timedelta(seconds=10)
+"""How often a mesh is looked at while a person is waited for and nothing is under way."""
+
 ORDERED = PrepareIssuer | PublishBundle | ActivateIssuer | ReissueLeaves | RetireIssuer | RevokeIssuer
 
 Seen = dict[SubjectName, tuple[CertificateTarget, Observation]]
@@ -140,7 +143,9 @@ class AuthorityReconciler:
                     return Look(at=now + POLL)
                 until = min(decided.until or now + POLL, now + POLL) if rotation is not None else decided.until
                 waiting = decided.on or state.decision.waiting_on
-                look = Look(at=until or now + POLL, waiting_on=waiting, why=decided.why, alert=decided.alert)
+                # A mesh that waits for a person, with nothing under way, is not asked every second.
+                patient = MESH_WAITS if rotation is None and view is not None else POLL
+                look = Look(at=until or now + patient, waiting_on=waiting, why=decided.why, alert=decided.alert)
                 return self._resting(domain, look, under_way=rotation is not None)
             case Nothing():
                 look = Look(at=decided.next_look or now + POLL)
@@ -168,9 +173,8 @@ class AuthorityReconciler:
         if domain.mesh is None:
             return look
         now = self._clock.now()
-        if under_way:
-            return replace(look, at=max(look.at, now + self._meshes.rest(domain)))
-        return replace(look, at=min(look.at, now + MESH_LOOK))
+        wanted = look.at if under_way else min(look.at, now + MESH_LOOK)
+        return replace(look, at=max(wanted, now + self._meshes.rest(domain)))
 
     def _is_tidied(self, domain: DomainTarget, state: DomainState, view: MeshView) -> bool:
         """Give the mesh the wanted bundle if it was left with another and nothing is under way; return whether so."""

@@ -324,7 +324,9 @@ def _workload(engine: Engine, target: WorkloadTarget) -> dict[str, Any]:
 def _domain_plan(engine: Engine, target: DomainTarget, now: datetime, horizon: timedelta) -> list[dict[str, Any]]:
     """Return what one trust domain will do."""
     state = engine.domains.get(target.name)
-    if state is None:
+    rotation = engine.memory.open_rotation(target.subject)
+    if state is None or (rotation is None and state.mesh is not None and state.mesh.adoption is not None):
+        # No rotation opens by itself in a mesh that nobody has given to rotator.
         return []
     decided = state.decision.next
     match decided:
@@ -337,7 +339,7 @@ def _domain_plan(engine: Engine, target: DomainTarget, now: datetime, horizon: t
         case _:
             why = sentence(decided)
     rows = []
-    if engine.memory.open_rotation(target.subject) is not None:
+    if rotation is not None:
         rows.append({"at": moment(now), "subject": target.name, "what": "rotate the CA (under way)", "why": why})
     at = next_due(state.seen, target.policy, target.name)
     if at is not None and at <= now + horizon:

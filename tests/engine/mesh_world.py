@@ -66,7 +66,8 @@ class MeshWorld(World):
                 now = self.clock.now()
                 self._mesh.begin_with(FakeCA("builtin", MESH, now - 24 * HOUR, now + 87600 * HOUR))
             for number in range(proxies):
-                self._mesh.join(f"proxy-{number}")
+                # Nobody follows at once, and no two at the same time.
+                self._mesh.join(f"proxy-{number}").lag = timedelta(seconds=3 * number + 2)
         return self._mesh
 
     def domains(self) -> dict[TrustDomainName, DomainTarget]:
@@ -116,6 +117,10 @@ class MeshWorld(World):
             and all(each.follows == self.mesh.told for each in self.mesh.proxies.values() if each.online)
             and super().settled()
         )
+
+    def moved_on(self, revision: int) -> bool:
+        """Return whether the control plane was written to since *revision*, or nothing is under way."""
+        return self.mesh.revision > revision or self.settled()
 
     @property
     def state(self) -> DomainState:
