@@ -9,26 +9,22 @@ Rules that must stay true here:
   generation it is, is never taken from the control plane's word.
 - A proxy that was seen to hold nothing of the mesh relies on nothing; one that is merely silent relies on everything.
 
-All but `views_of` is pure.
+Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from rotator.adapters.kuma.config_dump import PLAIN
-from rotator.adapters.kuma.control_plane import Proxies, ProxyReport, ProxyView
+from rotator.adapters.kuma.control_plane import ProxyReport, ProxyView
 from rotator.core.model import Generation, IssuerId, RelyingParty, SubjectName, TrustDomainName
 
 PLAIN_TRUST = PLAIN
 """The *domain* of `parties` for the provided model, whose validators know no trust domains."""
-
-AT_ONCE = 8
-"""Views that are asked for side by side: each is a round trip through the control plane to a proxy and back."""
 
 
 class Lag(StrEnum):
@@ -110,15 +106,6 @@ def parties(
         found.append(party)
     until = {each.authority.id: max(strays) for each in held if strays and each.authority.id != active}
     return Seen(parties=tuple(found), stray_until=until)
-
-
-def views_of(proxies: Proxies, reports: Iterable[ProxyReport]) -> dict[str, ProxyView | None]:
-    """Return what every proxy that is online shows now, `AT_ONCE` asked side by side. Raises what `Proxies` raises."""
-    names = [report.name for report in reports if report.online]
-    if not names:
-        return {}
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(names)), thread_name_prefix="view") as threads:
-        return dict(zip(names, threads.map(proxies.view, names), strict=True))
 
 
 def out_of_sync(
