@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +19,23 @@ from cryptography.hazmat.primitives import serialization
 from rotator.adapters.kuma.alike import covers
 from rotator.adapters.kuma.control_plane import ControlPlane, Document, Kind
 from rotator.errors import Conflict, Rejected
+from tests.contract.cluster_world import ClusterWorld
 from tests.contract.kuma_worlds import KumaWorld, StandInWorld
 from tests.fakes.certificate_authority import FakeCA
+from tests.stack.cluster import Cluster
 
 DOMAIN = "td.example"
 EVERYBODY: Mapping[str, Any] = {"dataplane": {"matchLabels": {}}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A way to reach a control plane."""
+
+    version: str
+    """Of the control plane."""
+    cluster: Cluster | None
+    """Where its documents are; None where its own API keeps them."""
 
 
 def authority(name: str) -> FakeCA:
@@ -35,12 +49,30 @@ def key_pem(ca: FakeCA) -> bytes:
     )
 
 
-@pytest.fixture(params=["universal-2.14.3", "universal-3.0.1"])
-def world(request: pytest.FixtureRequest) -> Iterator[KumaWorld]:
+@pytest.fixture(
+    # the server that one way needs is there before a test's own children are counted
+    scope="module",
+    params=[
+        "universal-2.14.3",
+        "universal-3.0.1",
+        pytest.param("kubernetes-2.14.3", marks=pytest.mark.stack),
+        pytest.param("kubernetes-3.0.1", marks=pytest.mark.stack),
+    ],
+)
+def way(request: pytest.FixtureRequest) -> Way:
     """Give each way to reach a control plane."""
+    name, _, version = str(request.param).partition("-")
+    return Way(version=version, cluster=request.getfixturevalue("cluster") if name == "kubernetes" else None)
+
+
+@pytest.fixture
+def world(way: Way, tmp_path: Path) -> Iterator[KumaWorld]:
+    """Give a control plane of its own, reached that way."""
     with ExitStack() as cleanup:
-        _, _, version = str(request.param).partition("-")
-        yield StandInWorld(version, cleanup)
+        if way.cluster is None:
+            yield StandInWorld(way.version, cleanup)
+        else:
+            yield ClusterWorld(way.version, way.cluster, tmp_path, cleanup)
 
 
 @pytest.fixture

@@ -187,14 +187,17 @@ class Cluster:
         token: str | None = None,
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
+        session: requests.Session | None = None,
     ) -> JSON:
         """
         Make one call, as the administrator unless another *token* is given, and return its JSON.
 
+        Over a connection of *session* if there is one: for whoever makes many.
+
         Raises:
             Refused: If the server answers with an error.
         """
-        answer = requests.request(
+        answer = (session or requests).request(
             method,
             self.url + path,
             data=None if body is None else json.dumps(body),

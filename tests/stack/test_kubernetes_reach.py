@@ -25,16 +25,15 @@ from rotator.adapters.kuma.control_plane import Document, Kind
 from rotator.adapters.kuma.kubernetes import KubernetesDocuments, KubernetesSecrets
 from rotator.adapters.kuma.mesh import identity_spec, trusting
 from rotator.adapters.kuma.objects import ClusterAccess, ObjectAPI
-from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.kuma.slots import COOLING
 from rotator.embedded.process import wait_until
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
 from tests.fakes.clock import ManualClock
 from tests.stack.cluster import Cluster, Refused
+from tests.stack.kuma_store import grant
 
 pytestmark = pytest.mark.stack
 
-RBAC = "rbac.authorization.k8s.io"
 KUMA = "kuma.io/v1alpha1"
 BUILTIN_CERT = "ca-builtin-cert-ca-1"
 
@@ -106,29 +105,12 @@ def certificate_in(document: Document | None) -> str:
     return name
 
 
-def grant(cluster: Cluster, mesh: str, namespace: str) -> None:
-    """Give the ServiceAccount rotator of *namespace* what it asks for, and hold it to its own objects."""
-    rights = rbac_rules(mesh, namespace, read_secrets=(f"{mesh}.{BUILTIN_CERT}",))
-    subject = {"kind": "ServiceAccount", "name": "rotator", "namespace": namespace}
-    name = f"rotator-{namespace}"
-    for kind, rules, metadata in (
-        ("ClusterRole", rights.cluster, {"name": name}),
-        ("Role", rights.namespaced, {"name": name, "namespace": rights.namespace}),
-    ):
-        cluster.apply({"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": metadata, "rules": list(rules)})
-        binding = {"apiVersion": f"{RBAC}/v1", "kind": f"{kind}Binding", "metadata": metadata, "subjects": [subject]}
-        cluster.apply(binding | {"roleRef": {"apiGroup": RBAC, "kind": kind, "name": name}})
-    for document in admission_policy((mesh,), namespace, service_account=f"{namespace}:rotator"):
-        cluster.apply(document)
-
-
 @pytest.fixture
 def reach(cluster: Cluster, system_namespace: str, tmp_path: Path) -> Iterator[Reach]:
     """Give a mesh of a name of its own, and rotator with its rights."""
     mesh = f"mesh{next(_numbers)}"
     by_kubectl(cluster, mesh_document(mesh))
-    token = cluster.service_account(system_namespace, "rotator")
-    grant(cluster, mesh, system_namespace)
+    token = grant(cluster, mesh, system_namespace, read_secrets=(f"{mesh}.{BUILTIN_CERT}",))
     kubeconfig = cluster.kubeconfig_for(token, system_namespace, tmp_path / "kubeconfig")
     api = ObjectAPI(ClusterAccess(namespace=system_namespace, kubeconfig_file=kubeconfig))
     administrator = ObjectAPI(ClusterAccess(namespace=system_namespace, kubeconfig_file=cluster.kubeconfig))
