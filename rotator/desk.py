@@ -29,7 +29,7 @@ from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
 from rotator.engine.recorder import Scribe
 from rotator.engine.targets import CertificateTarget, DomainTarget
-from rotator.errors import ConfigError, Rejected
+from rotator.errors import ConfigError, Rejected, Unavailable
 from rotator.ports import Adoption, Hold, Rotation, RotationState
 from rotator.telemetry import LogEvent
 
@@ -72,6 +72,9 @@ class Desk:
         """Open rotations, or only plan them."""
         names = self._everything() if request.everything else request.subjects
         targets = [self._target(name) for name in names]
+        for each in targets:
+            if isinstance(each, DomainTarget):
+                self._seen(each)
         plan = [
             {"subject": _name(target), "at": None, "what": sentence, "why": "asked for"}
             for target in targets
@@ -155,9 +158,9 @@ class Desk:
         target = self._target(request.subject)
         if not isinstance(target, DomainTarget) or target.mesh is None:
             raise Rejected(f"{request.subject} is no mesh: there is nothing to adopt")
-        state = self._engine.domains.get(target.name)
+        state = self._seen(target)
         if state is None or state.mesh is None:
-            raise Rejected(f"the mesh of {target.name} was not looked at yet: ask again in a moment")
+            raise Unavailable(f"the mesh of {target.name} was not looked at yet: ask again in a moment")
         adoption = state.mesh.adoption
         answer: dict[str, Any] = {
             "plan": [],
@@ -230,6 +233,13 @@ class Desk:
         if isinstance(target, CertificateTarget) and under_way.trigger is not Trigger.REQUEST:
             return None
         return f"rotation {under_way.id} is under way already (law 5): wait for it"
+
+    def _seen(self, target: DomainTarget) -> DomainState | None:
+        """Return *target* as last looked at, after a first look if there was none since the start."""
+        if self._engine.domains.get(target.name) is None:
+            # Which generation a rotation leads away from is known only by looking.
+            self._engine.visit(target.id)
+        return self._engine.domains.get(target.name)
 
     def _mesh_refuses(self, target: DomainTarget) -> str | None:
         """Return why nothing may be changed in the mesh of *target*, as it was last looked at; None if it may."""

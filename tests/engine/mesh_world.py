@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 
 from rotator.control import AdoptRequest, Person, RollbackRequest, RotateRequest
 from rotator.core.model import Generation, SubjectName, TrustDomainName
@@ -166,3 +167,11 @@ class MeshWorld(World):
     def finish(self, *, tick: timedelta = timedelta(seconds=5)) -> None:
         """Run until nothing is under way."""
         self.run(until=self.settled, span=6 * HOUR, tick=tick)
+
+
+class Make(Protocol):
+    """Makes a world of the model under test."""
+
+    def __call__(
+        self, *, proxies: int = 3, vanished_are_gone: bool = True, builtin: bool = False, consumers: int = 0
+    ) -> MeshWorld: ...

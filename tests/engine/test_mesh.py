@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -15,44 +12,9 @@ from rotator.control import RotateRequest
 from rotator.core.event import EventType
 from rotator.core.model import AtDeadline, Phase
 from rotator.ports import RotationState
-from tests.engine.mesh_world import ALICE, HOUR, SUBJECT, MeshWorld
-from tests.fakes.mesh import Model
+from tests.engine.mesh_world import ALICE, HOUR, SUBJECT, Make
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
-
-
-class Make(Protocol):
-    """Makes a world of the model under test."""
-
-    def __call__(
-        self, *, proxies: int = 3, vanished_are_gone: bool = True, builtin: bool = False, consumers: int = 0
-    ) -> MeshWorld: ...
-
-
-@pytest.fixture(params=list(Model))
-def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Makes worlds of one model after the other, and closes them."""
-    made: list[MeshWorld] = []
-
-    def one(
-        *, proxies: int = 3, vanished_are_gone: bool = True, builtin: bool = False, consumers: int = 0
-    ) -> MeshWorld:
-        place = tmp_path / str(len(made))
-        place.mkdir()
-        world = MeshWorld(
-            place,
-            proxies=proxies,
-            model=request.param,
-            vanished_are_gone=vanished_are_gone,
-            builtin=builtin,
-            consumers=consumers,
-        )
-        made.append(world)
-        return world
-
-    yield one
-    for each in made:
-        each.close()
 
 
 def test_a_mesh_is_adopted_and_rotated_twice_and_back(make: Make) -> None:
