@@ -18,7 +18,9 @@ from typing import Final
 
 from rotator.adapters.kuma.control_plane import ControlPlane, Kind, ProxyReport
 from rotator.adapters.kuma.named_secrets import named_in
-from rotator.adapters.kuma.sync import Lag, out_of_sync, views_of
+from rotator.adapters.kuma.proofs import views_of
+from rotator.adapters.kuma.sync import Finding as Lagging
+from rotator.adapters.kuma.sync import Lag, out_of_sync
 from rotator.bootstrap.meshes import control_plane, mesh_target
 from rotator.bootstrap.sessions import Sessions
 from rotator.core.window import written
@@ -77,11 +79,10 @@ def _connected(about: str, settings: Settings, name: str, mesh: Mesh, clock: Clo
 
 
 def _proxies(about: str, plane: ControlPlane, reports: Sequence[ProxyReport], clock: Clock) -> Iterator[Finding]:
-    found = out_of_sync(reports, views_of(plane.proxies, reports))
+    found = _lagging(plane, reports)
     if any(each.lag in {Lag.BEHIND, Lag.UNREADABLE} for each in found):
         clock.wait(threading.Event(), LOOK_AGAIN)
-        again = plane.proxies.reports()
-        still = {(each.proxy, each.lag) for each in out_of_sync(again, views_of(plane.proxies, again))}
+        still = {(each.proxy, each.lag) for each in _lagging(plane, plane.proxies.reports())}
         found = tuple(
             each for each in found if each.lag not in {Lag.BEHIND, Lag.UNREADABLE} or (each.proxy, each.lag) in still
         )
@@ -91,6 +92,11 @@ def _proxies(about: str, plane: ControlPlane, reports: Sequence[ProxyReport], cl
         yield (broken if worse else warning)(about, f"{where}: {each.detail}", _MENDS[each.lag])
     if not found:
         yield fine(about, "every proxy is in step with its control plane and can be asked what it trusts")
+
+
+def _lagging(plane: ControlPlane, reports: Sequence[ProxyReport]) -> tuple[Lagging, ...]:
+    """Return who is out of step, everybody who is online being asked."""
+    return out_of_sync(reports, views_of(plane.proxies, [each.name for each in reports if each.online]))
 
 
 def _certificates(about: str, reports: Sequence[ProxyReport], clock: Clock) -> Iterator[Finding]:

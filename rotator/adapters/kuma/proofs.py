@@ -11,7 +11,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final
@@ -21,6 +21,14 @@ from rotator.core.model import IssuerId, TrustDomainName
 
 AT_ONCE: Final = 16
 """Views read at a time: each makes the control plane ask the proxy's Envoy for its whole configuration."""
+
+
+def views_of(proxies: Proxies, names: Sequence[str]) -> dict[str, ProxyView | None]:
+    """Return what each proxy of *names* shows now, `AT_ONCE` asked side by side. Raises what `Proxies` raises."""
+    if not names:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(names)), thread_name_prefix="proofs") as pool:
+        return dict(zip(names, pool.map(proxies.view, names), strict=True))
 
 
 class Proofs:
@@ -61,8 +69,7 @@ class Proofs:
         asked = sorted(online.keys() - proven.keys())
         if not asked:
             return dict(proven)
-        with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(asked)), thread_name_prefix="proofs") as pool:
-            answers = dict(zip(asked, pool.map(proxies.view, asked), strict=True))
+        answers = views_of(proxies, asked)
         with self._lock:
             if token == self._token:
                 for name, view in answers.items():
