@@ -91,9 +91,10 @@ class Answer:
 class ControlPlaneAPI:
     """The HTTP API of one control plane. Nothing is sent before the first call; safe to share between threads."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        """Talk to *endpoint*."""
+    def __init__(self, endpoint: Endpoint, *, largest_answer: int = LARGEST_ANSWER) -> None:
+        """Talk to *endpoint*; no answer of more than *largest_answer* bytes is read."""
         self.endpoint = endpoint
+        self._largest_answer = largest_answer
         self._url = urllib3.util.parse_url(endpoint.url)
         self._prefix = (self._url.path or "").rstrip("/")
         self._lock = threading.Lock()
@@ -191,7 +192,7 @@ class ControlPlaneAPI:
                 preload_content=False,
             )
             try:
-                text = answer.read(LARGEST_ANSWER)
+                text = answer.read(self._largest_answer)
                 too_long = bool(answer.read(1))
                 if too_long:
                     # What was not read to its end is of no use to the next request.
