@@ -20,7 +20,7 @@ from rotator.adapters.vault.session import VaultSession
 from rotator.bootstrap.sessions import Sessions
 from rotator.core.model import TrustDomainName
 from rotator.core.window import written
-from rotator.doctor.findings import Finding, Grade, attempted, broken, fine, warning
+from rotator.doctor.findings import Finding, attempted, broken, fine, warning
 from rotator.errors import Denied
 from rotator.ports import Clock
 from rotator.settings import Settings
@@ -35,9 +35,8 @@ def issuer_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Ite
         if issuer.vault is None:
             continue
         about, session = f"issuer {name}", sessions.of(name, issuer.vault)
-        found = tuple(attempted(about, partial(_clock, about, session, settings, clock), otherwise="mend its auth"))
-        yield from found
-        if any(each.grade is Grade.BROKEN for each in found):
+        yield from attempted(about, partial(_clock, about, session, settings, clock), otherwise="mend its auth")
+        if not session.is_logged_in:
             continue
         for domain in (each for each, wanted in settings.trust_domains.items() if wanted.issuer == name):
             yield from _domain(settings, domain, issuer.vault, session, clock)
@@ -50,7 +49,7 @@ def _clock(about: str, session: VaultSession, settings: Settings, clock: Clock) 
     elif abs(offset) > settings.timing.skew:
         yield broken(
             about,
-            f"its clock is {offset_in_words(offset)} of ours, more than timing.skew {written(settings.timing.skew)}",
+            f"its clock is {offset_in_words(offset)} ours, more than timing.skew {written(settings.timing.skew)}",
             "set the clocks right, or widen timing.skew",
         )
     else:

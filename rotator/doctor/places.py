@@ -9,17 +9,14 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-import grp
-import pwd
 from collections.abc import Iterator
 from functools import partial
 
 from rotator.bootstrap.fleet import certificate_target, workload_target
-from rotator.doctor.findings import Finding, attempted, broken, fine, warning
+from rotator.doctor.findings import Finding, attempted, fine, warning
 from rotator.doctor.machine import writable
 from rotator.ports import Clock
 from rotator.settings import Settings
-from rotator.settings.trust import DirectoryTarget
 
 
 def place_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
@@ -36,7 +33,6 @@ def _certificate(about: str, settings: Settings, name: str, clock: Clock) -> Ite
     for place in settings.certificates[name].publish:
         if place.directory is not None:
             yield from writable(about, place.directory.path)
-            yield from _owners(about, place.directory)
     for probe in certificate_target(settings, name, clock).probes:
         served = probe.look()
         if served.reachable:
@@ -47,16 +43,6 @@ def _certificate(about: str, settings: Settings, name: str, clock: Clock) -> Ite
                 f"{probe.name} does not answer{': ' if served.detail else ''}{served.detail}",
                 "start the consumer, or mend the probe: until it answers nothing is proven",
             )
-
-
-def _owners(about: str, directory: DirectoryTarget) -> Iterator[Finding]:
-    for word, name, known in (("user", directory.owner, pwd.getpwnam), ("group", directory.group, grp.getgrnam)):
-        if name is None:
-            continue
-        try:
-            known(name)
-        except KeyError:
-            yield broken(about, f"this machine has no {word} {name}", f"make the {word}, or mend its name")
 
 
 def _workload(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:

@@ -73,8 +73,8 @@ def clock_offset(session: VaultSession, clock: Clock) -> timedelta | None:
 
 
 def offset_in_words(offset: timedelta) -> str:
-    """Return *offset* as people say it: ``12s ahead``."""
-    return f"{written(abs(offset))} {'ahead' if offset > timedelta() else 'behind'}"
+    """Return *offset* as people say it: ``12s ahead of``."""
+    return f"{written(abs(offset))} {'ahead of' if offset > timedelta() else 'behind'}"
 
 
 def _words(body: Mapping[str, object], path: str) -> frozenset[str]:
