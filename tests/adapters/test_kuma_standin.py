@@ -31,7 +31,7 @@ def provided(cert: str, key: str, **more: Any) -> Json:
 
 def generation(standin: StandIn, number: int) -> KeyPair:
     """Keep a new CA in secrets ``g<n>-cert`` and ``g<n>-key``."""
-    pair = new_root(f"generation {number}", DOMAIN, standin.clock.now())
+    pair = new_root(f"generation {number}", DOMAIN, standin.clock.now(), by_rsa=False)
     standin.keep_secret(f"g{number}-cert", pair.certificate_pem)
     standin.keep_secret(f"g{number}-key", pair.key_pem)
     return pair

@@ -89,19 +89,17 @@ def listeners_of(desired: Desired, ports: Ports, source: Source, *, service: str
         _inbound(desired, ports, source, local),
         _listener("workload", ports.workload, [_chain("workload", answer)]),
     ]
-    for other in desired.upstreams:
-        if other in ports.outbound:
-            route: Json = {"route": {"cluster": other, "timeout": "10s"}}
-            port = ports.outbound[other]
-            found.append(_listener(f"outbound:{LOOPBACK}:{port}", port, [_chain(f"outbound_{other}", route)]))
+    for other, port in ports.outbound.items():
+        route: Json = {"route": {"cluster": other, "timeout": "10s"}}
+        found.append(_listener(f"outbound:{LOOPBACK}:{port}", port, [_chain(f"outbound_{other}", route)]))
     return found
 
 
 def clusters_of(desired: Desired, ports: Ports, source: Source) -> list[Json]:
-    """Return the workload's cluster and one for each other service."""
+    """Return the workload's cluster and one for each other service; nobody stands in one that is not there yet."""
     found = [_cluster(f"localhost:{ports.workload}", ((LOOPBACK, ports.workload),))]
-    found += [_upstream(name, up, desired, source) for name, up in desired.upstreams.items() if up.addresses]
-    return found
+    nobody = {name: Upstream(addresses=(), tls=False) for name in ports.outbound}
+    return found + [_upstream(name, up, desired, source) for name, up in (nobody | dict(desired.upstreams)).items()]
 
 
 def _inbound(desired: Desired, ports: Ports, source: Source, route: Json) -> Json:

@@ -26,7 +26,6 @@ from tests.fakes.kuma.connections import (
     Connection,
     Issued,
     ProxySilent,
-    is_online,
     with_certificate,
     with_subscription,
 )
@@ -36,7 +35,7 @@ from tests.fakes.kuma.legacy import LegacyCertificates, LegacyPath
 from tests.fakes.kuma.limiter import Limiter
 from tests.fakes.kuma.reading import CachedReading, MeshContext
 from tests.fakes.kuma.signing import BadPair
-from tests.fakes.kuma.store import DATAPLANE, INSIGHT, Json, Resource, Store
+from tests.fakes.kuma.store import DATAPLANE, IDENTITY, INSIGHT, MESH, SERVICE, Json, Resource, Store
 from tests.fakes.kuma.timings import Timings
 
 # The name that Kuma gives the secret with every trust domain's CAs.
@@ -176,6 +175,7 @@ class ServingPlane:
             if now >= self._next_status:
                 self._next_status = now + self.timings.status
                 self._conditions.update()
+                self._forget_readiness()
             for connection in list(self.connections.values()):
                 if connection.heard_at is not None and now - connection.heard_at > self.timings.silence:
                     self._close(connection, now, keeps_dataplane=True)
@@ -288,12 +288,33 @@ class ServingPlane:
         if workload is not None:
             found = {self._spiffe_id(context, member) for member in members}
             identities = tuple(sorted(each for each in found if each))
-            return Upstream(addresses=addresses, tls=tls_ready(context, members), identities=identities)
+            return Upstream(addresses=addresses, tls=self._tls_ready(context, members), identities=identities)
         if legacy is not None:
             strict = (enabled_backend(context.mesh.spec) or {}).get("mode") != "PERMISSIVE"
             name = (f"spiffe://{context.mesh.name}/{service_of(members[0])}",)
-            return Upstream(addresses=addresses, tls=strict or tls_ready(context, members), identities=name)
+            return Upstream(addresses=addresses, tls=strict or self._tls_ready(context, members), identities=name)
         return Upstream(addresses=addresses, tls=False)
+
+    def _tls_ready(self, context: MeshContext, members: list[Resource]) -> bool:
+        """Return whether a service's proxies all have, or once had, a certificate: it never goes back."""
+        mesh, service = context.mesh.name, service_of(members[0])
+        if self.store.get(SERVICE, mesh, service) is not None:
+            return True
+        insights = {insight.name: insight.spec for insight in context.insights}
+        if not all("mTLS" in insights.get(each.name, {}) for each in members):
+            return False
+        now = self.clock.now()
+        spec = {"tls": {"status": "Ready"}}
+        self.store.put(Resource(type=SERVICE, mesh=mesh, name=service, spec=spec, created_at=now, modified_at=now))
+        return True
+
+    def _forget_readiness(self) -> None:
+        """Let no service of a mesh without certificates be ready."""
+        for service in self.store.list(SERVICE):
+            mesh = self.store.get(MESH, "", service.mesh)
+            has_mtls = mesh is not None and not self._is_three() and enabled_backend(mesh.spec) is not None
+            if not has_mtls and not self.store.list(IDENTITY, service.mesh):
+                self.store.delete(*service.key)
 
     def _spiffe_id(self, context: MeshContext, dataplane: Resource) -> str | None:
         identity = selected(dataplane.labels, context.identities)
@@ -315,7 +336,7 @@ def _issued(context: MeshContext, workload: Workload | None, legacy: LegacyCerti
 
 
 def _mesh_tls(context: MeshContext) -> Inbound:
-    """Return what a MeshTLS for the whole mesh says; strict without one (GUESS for 3.x)."""
+    """Return what a MeshTLS for the whole mesh says; strict without one."""
     for policy in context.tls:
         rules = policy.spec.get("rules") or policy.spec.get("from") or []
         for rule in rules:
@@ -352,10 +373,3 @@ def services(context: MeshContext) -> dict[str, list[Resource]]:
         if (dataplane.spec.get("networking") or {}).get("inbound"):
             found.setdefault(service_of(dataplane), []).append(dataplane)
     return found
-
-
-def tls_ready(context: MeshContext, members: list[Resource]) -> bool:
-    """Return whether every proxy of a service that is online is known to have a certificate."""
-    insights = {insight.name: insight.spec for insight in context.insights}
-    online = [insights[each.name] for each in members if each.name in insights and is_online(insights[each.name])]
-    return bool(online) and all("mTLS" in insight for insight in online)

@@ -162,9 +162,13 @@ def sign_leaf(
     )
 
 
-def new_root(common_name: str, trust_domain: str, now: datetime) -> KeyPair:
-    """Return a self-signed root as a control plane makes one for itself: RSA, ten years, the mesh in the URI name."""
-    key = rsa.generate_private_key(65537, 2048)
+def new_root(common_name: str, trust_domain: str, now: datetime, *, by_rsa: bool = True) -> KeyPair:
+    """
+    Return a self-signed root as a control plane makes one for itself: ten years, the mesh in the URI name.
+
+    RSA as there, unless a test wants the many leaves of a MeshIdentity in less time.
+    """
+    key = rsa.generate_private_key(65537, 2048) if by_rsa else ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Kuma"), _common_name(common_name)])
     not_after = (now + timedelta(days=3650)).replace(microsecond=0)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())

@@ -12,7 +12,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import base64
-import itertools
+import json
 import secrets
 import ssl
 import threading
@@ -28,13 +28,13 @@ from rotator.ports import Clock
 from tests.fakes.clock import ManualClock
 from tests.fakes.kuma.connections import ProxySilent
 from tests.fakes.kuma.desk import Desk
-from tests.fakes.kuma.envoy_config import LOOPBACK, Ports
 from tests.fakes.kuma.federation import name_on_global, synchronize
+from tests.fakes.kuma.fleet import VirtualFleet
 from tests.fakes.kuma.http_api import API, Answer, Faults, HTTPServer
 from tests.fakes.kuma.plane import ServingPlane
 from tests.fakes.kuma.store import DATAPLANE, MESH, SECRET, ZONE, Json, MemoryStore, Resource, Store
+from tests.fakes.kuma.streams import stream_answer
 from tests.fakes.kuma.timings import Timings
-from tests.fakes.kuma.virtual import Encounter, Meeting, VirtualProxy, meet
 
 UNIVERSAL = "universal"
 KUBERNETES = "kubernetes"
@@ -61,7 +61,7 @@ class _PlaneClock:
         return self._clock.wait(event, timeout)
 
 
-class StandIn:
+class StandIn(VirtualFleet):
     """
     A control plane with its API, and proxies.
 
@@ -112,10 +112,9 @@ class StandIn:
         self.environment = environment
         self.mode = mode
         self.timings = timings or Timings()
-        self.clock: Clock = SystemClock() if real_time else clock or ManualClock()
+        super().__init__(SystemClock() if real_time else clock or ManualClock())
         self.admin_token = admin_token or secrets.token_urlsafe(16)
         self.viewer_token = secrets.token_urlsafe(16)
-        self.proxies: dict[str, VirtualProxy] = {}
         self.is_up = False
         self._plane_clock = None if real_time else _PlaneClock(self.clock)
         self._ours: Clock = self._plane_clock or self.clock
@@ -127,11 +126,8 @@ class StandIn:
         self.store: Store = store or MemoryStore(store_file)
         self._zone_names = zones if mode == "global" else (zone,)
         self._zone_stores: dict[str, Store] = {name: MemoryStore() for name in zones} if mode == "global" else {}
-        self.planes: dict[str, ServingPlane] = {}
-        self._lock = threading.RLock()
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
-        self._ports = itertools.count(20_000)
         self._server: HTTPServer | None = None
         self._next_sync = self._ours.now()
         self._faults = Faults()
@@ -354,103 +350,7 @@ class StandIn:
             self.catch_up()
             return self.desk.delete(kind, "" if kind == MESH else mesh, name)
 
-    # --- proxies without Envoys -------------------------------------------------------------------------------------
-
-    def add_proxy(
-        self,
-        name: str,
-        *,
-        service: str | None = None,
-        mesh: str = "default",
-        zone: str | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> VirtualProxy:
-        """Start a proxy of *service* (its own name without); it connects as time passes."""
-        with self._lock:
-            inbound = next(self._ports)
-            proxy = VirtualProxy(
-                mesh,
-                name,
-                service or name,
-                Ports(inbound=inbound, workload=next(self._ports)),
-                zone=zone or self._zone_names[0],
-                labels={"kuma.io/workload": service or name, **(labels or {})},
-            )
-            self.proxies[name] = proxy
-            return proxy
-
-    def stop_proxy(self, name: str, *, keeps_dataplane: bool = True) -> None:
-        """Stop a proxy; its Dataplane stays as somebody's own (Universal) or goes (a pod's)."""
-        with self._lock:
-            self.catch_up()
-            proxy = self.proxies[name]
-            proxy.is_stopped = True
-            if proxy.connection is not None:
-                self.planes[proxy.zone].disconnect(proxy.connection, keeps_dataplane=keeps_dataplane)
-            proxy.connection, proxy.runs = None, None
-
-    def start_proxy(self, name: str) -> None:
-        """Start a proxy that was stopped; it has kept nothing."""
-        self.proxies[name].is_stopped = False
-
-    def cut_proxy(self, name: str) -> None:
-        """Let a proxy lose its control plane and go on with what it runs, until `start_proxy`."""
-        with self._lock:
-            proxy = self.proxies[name]
-            proxy.is_stopped = True
-            if proxy.connection is not None:
-                self.planes[proxy.zone].disconnect(proxy.connection, keeps_dataplane=True)
-            proxy.connection = None
-
-    def encounter(self, client: str, server: str) -> Encounter:
-        """Return what becomes of a new connection between two proxies now."""
-        return meet(self.proxies[client], self.proxies[server], self.clock.now())
-
-    def can_connect(self, client: str, server: str) -> bool:
-        """Return whether a new connection between two proxies succeeds now, in plaintext too."""
-        return self.encounter(client, server).meeting is not Meeting.REFUSED
-
-    def encounters(self) -> dict[tuple[str, str], Encounter]:
-        """Return what becomes of a new connection for every pair of running proxies of different services."""
-        running = [name for name, proxy in self.proxies.items() if proxy.runs is not None]
-        pairs = itertools.permutations(running, 2)
-        return {
-            (client, server): self.encounter(client, server)
-            for client, server in pairs
-            if self.proxies[client].service != self.proxies[server].service
-        }
-
-    def failures(self) -> dict[tuple[str, str], str]:
-        """Return the pairs that cannot speak mutual TLS now, each with the reason."""
-        return {
-            pair: found.reason or found.meeting
-            for pair, found in self.encounters().items()
-            if found.meeting is not Meeting.MTLS
-        }
-
-    def _connect(self) -> None:
-        for proxy in self.proxies.values():
-            if proxy.connection is not None or proxy.is_stopped:
-                continue
-            if self.planes[proxy.zone].store.get(MESH, "", proxy.mesh) is None:
-                continue
-            tags = {"kuma.io/service": proxy.service, "kuma.io/protocol": "http"}
-            inbound = {"port": proxy.ports.inbound, "servicePort": proxy.ports.workload, "tags": tags}
-            dataplane = {"networking": {"address": LOOPBACK, "inbound": [inbound]}}
-            proxy.connection = self.planes[proxy.zone].connect(
-                proxy.mesh, proxy.name, dataplane=dataplane, labels=proxy.labels, admin=proxy.admin
-            )
-
-    def _deliver(self) -> None:
-        """Let every proxy take what is outstanding for it and answer."""
-        for proxy in self.proxies.values():
-            if proxy.connection is None or proxy.is_frozen:
-                continue
-            plane = self.planes[proxy.zone]
-            desired = plane.poll(proxy.connection, "", accepted=True)
-            while desired is not None:
-                proxy.runs = desired
-                desired = plane.poll(proxy.connection, desired.version, accepted=True)
+    # --- what the API asks for ----------------------------------------------------------------------------------------
 
     def _ask(self, mesh: str, name: str, what: str) -> bytes:
         if not self._zone_stores:
@@ -461,8 +361,15 @@ class StandIn:
                     return plane.ask(mesh, dataplane.name, what)
         raise ProxySilent(f"{name} is in no zone")
 
-    def _streams(self, _path: str, _body: Json) -> Answer | None:
-        return None
+    def _streams(self, path: str, body: Json) -> Answer | None:
+        """Answer a data plane of another process, and whoever wants the API to misbehave."""
+        if path == "faults":
+            self._faults.delay = timedelta(seconds=body.get("delay", 0))
+            self._faults.statuses[:] = [503] * int(body.get("failing", 0))
+            self._faults.lost_replies = int(body.get("lost", 0))
+            return Answer(200, b"{}")
+        answer = stream_answer(self.planes, path, body)
+        return None if answer is None else Answer(200, json.dumps(answer).encode())
 
 
 class _CatchingUp(API):

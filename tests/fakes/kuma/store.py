@@ -29,6 +29,8 @@ MESH_TLS = "MeshTLS"
 DATAPLANE = "Dataplane"
 INSIGHT = "DataplaneInsight"
 ZONE = "Zone"
+SERVICE = "MeshService"
+"""Only for what the control plane remembers of a service: whether it may be spoken to by TLS."""
 
 
 @dataclass(slots=True, kw_only=True)
