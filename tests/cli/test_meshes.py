@@ -55,8 +55,10 @@ def test_adopt_prints_what_is_there_and_the_plan_first(run: Run, operations: Fak
 
     assert (
         0,
-        "default runs on the builtin CA of backend ca-1\nweb\n  1. issue web anew\n  2. wait for proof\n"
-        "default: rotation r-default is accepted\n",
+        (
+            "default runs on the builtin CA of backend ca-1\nweb\n  1. issue web anew\n  2. wait for proof\n"
+            "default: rotation r-default is accepted\n"
+        ),
     ) == (code, out)
     assert [
         AdoptRequest(subject=MESH, reason="we lead it", ticket="T-1", dry_run=True),
