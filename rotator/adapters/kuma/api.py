@@ -13,6 +13,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ PAGE = 500
 MOST_PAGES = 2000
 """A list longer than a million items is one that never ends."""
 
+_TOKEN = re.compile(r"[!-~]+")
 _LONGEST_QUOTE = 300
 _HTTP_PORT, _HTTPS_PORT = 80, 443
 
@@ -220,9 +222,13 @@ class ControlPlaneAPI:
             with self._lock:
                 if stamp != self._token_stamp:
                     self._token, self._token_stamp = path.read_text(encoding="ascii").strip(), stamp
-                return self._token
+                token = self._token
         except (OSError, UnicodeDecodeError) as e:
             raise Denied(f"the token in {path} cannot be read, needed for {doing}") from e
+        # Checked here: whoever refused it as a header would quote it.
+        if _TOKEN.fullmatch(token) is None:
+            raise Denied(f"{path} holds no token, needed for {doing}")
+        return token
 
     def _current_pool(self) -> urllib3.HTTPConnectionPool:
         """Return the pool, a new one when a file of its TLS settings has changed."""

@@ -218,17 +218,18 @@ def _gather_secret(entry: Mapping[str, Any], found: _Found) -> None:
 
 def _contexts(section: object) -> Iterator[Mapping[str, Any]]:
     """Yield every ``common_tls_context`` below *section* that is in use or about to be."""
-    # No recursion: configurations nest deeper than one would like.
+    # No recursion, since configurations nest deeply; and no step for a plain value, since most of them are.
     pending = [section]
     while pending:
         each = pending.pop()
-        if isinstance(each, Mapping):
-            context = _get(each, "common_tls_context")
-            if context:
-                yield context
-            pending.extend(value for key, value in each.items() if key not in _UNUSED)
-        elif isinstance(each, list):
-            pending.extend(each)
+        if isinstance(each, list):
+            pending.extend(value for value in each if isinstance(value, dict | list))
+        elif isinstance(each, dict):
+            if "common_tls_context" in each or "commonTlsContext" in each:
+                yield _get(each, "common_tls_context")
+            pending.extend(
+                value for key, value in each.items() if isinstance(value, dict | list) and key not in _UNUSED
+            )
 
 
 def _names(context: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ EGRESS = "zoneegress:"
 """What the name of a zone egress begins with; no Dataplane's name holds a colon."""
 
 _ZONE = "kuma.io/zone"
+_COUNTER = re.compile(r"[0-9]{1,20}")
 
 
 def report_of(item: Mapping[str, Any]) -> ProxyReport:

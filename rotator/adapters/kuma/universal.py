@@ -82,7 +82,9 @@ class HTTPDocuments:
         """Create *document*, or replace the one that was read, and return it as it reads back."""
         what = f"{document.kind} {document.name}"
         present = self._as_read(document)
-        body: Json = {"type": str(document.kind), "name": document.name, "labels": dict(document.labels)}
+        body: Json = {"type": str(document.kind), "name": document.name}
+        if document.labels:
+            body["labels"] = dict(document.labels)
         if document.kind is Kind.MESH:
             body |= document.spec
         else:
