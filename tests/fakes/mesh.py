@@ -317,6 +317,8 @@ class FakeMesh:
         if generation.number == 0:
             return None
         request_id = self.revoke_authority(generation.authority.serial) if revoke else None
+        if generation.number not in self._kept:
+            return request_id
         with self.vault.call("mesh.remove_key"):
             self._kept[generation.number].key = False
         with self.vault.call("mesh.remove_cert"):

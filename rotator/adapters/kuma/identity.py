@@ -94,17 +94,12 @@ class IdentityMesh:
         return self._held(self._sight())
 
     def look(self, *, proofs: bool) -> MeshView:
-        """
-        Return what the control plane shows now.
-
-        While more than one generation is held proxies are asked without *proofs* too: nobody could tell otherwise
-        whose leaves are still in use.
-        """
+        """Return what the control plane shows now; with *proofs* what every proxy in contact trusts and serves."""
         sight = self._sight()
         held = self._held(sight)
         reports = sight.plane.proxies.reports()
         views = None
-        if proofs or len(held.generations) > 1:
+        if proofs:
             trusts = (each for each in (sight.trust, *sight.other_trusts) if each is not None)
             identities = sight.plane.mesh, tuple(sorted(each.name for each in sight.identities.values()))
             views = self._proofs.views(

@@ -117,17 +117,12 @@ class ProvidedMesh:
         return self._held(self._sight())
 
     def look(self, *, proofs: bool) -> MeshView:
-        """
-        Return what the control plane shows now.
-
-        While more than one generation is held proxies are asked without *proofs* too: nobody could tell otherwise
-        whose leaves are still in use.
-        """
+        """Return what the control plane shows now; with *proofs* what every proxy in contact trusts and serves."""
         sight = self._sight()
         held = self._held(sight)
         reports = sight.plane.proxies.reports()
         views = None
-        if proofs or len(held.generations) > 1:
+        if proofs:
             views = self._proofs.views(
                 sight.plane.proxies,
                 reports,
@@ -182,7 +177,7 @@ class ProvidedMesh:
     def _adoption(self, sight: _Sight) -> Adoption | None:
         if sight.mtls is None:
             return of_plaintext_mtls(self._longest_leaf)
-        if sight.active is not None and sight.active.number != ADOPTED:
+        if sight.active is None or sight.active.number != ADOPTED:
             return None
         return of_backend(sight.plane.mesh, sight.mtls.enabled)
 
