@@ -16,7 +16,7 @@ from dataclasses import replace
 import structlog
 
 from rotator.core.event import Corroboration, EventType, Trigger
-from rotator.core.model import AuthorityIntent, AuthoritySeen, IntentKind, SubjectKind
+from rotator.core.model import AuthorityIntent, AuthoritySeen, Generation, IntentKind, SubjectKind
 from rotator.engine.domains import DomainState
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import DomainTarget
@@ -32,6 +32,8 @@ class AuthorityRotations:
     def __init__(self, *, recorder: Recorder) -> None:
         self._recorder = recorder
         self._clock = recorder.clock
+        self._noted: set[str] = set()
+        """Ids of records that are known to stand in the ledger."""
 
     def open(self, domain: DomainTarget, seen: AuthoritySeen, why: str) -> Rotation:
         """Open a rotation that nobody asked for, with its reason."""
@@ -52,14 +54,17 @@ class AuthorityRotations:
         return rotation
 
     def note_activated(self, domain: DomainTarget, rotation: Rotation, seen: AuthoritySeen) -> Rotation:
-        """Return *rotation* as it stands, after recording an activation that nobody has recorded."""
-        if rotation.intent is IntentKind.ROLL_BACK or rotation.activated_at is not None:
-            return rotation
+        """Return *rotation* as it stands, after recording an activation that a crash left without a record."""
         active = next((each for each in seen.generations if each.authority.id == seen.active), None)
-        begun = rotation.from_generation
-        if active is None or (begun is not None and active.number <= begun):
+        if active is None:
             return rotation
-        if rotation.to_generation != active.number and (rotation.to_generation is not None or begun is None):
+        begun, led_to = rotation.from_generation, rotation.to_generation
+        if begun is not None and active.number <= begun:
+            if rotation.intent is IntentKind.ROLL_BACK and rotation.activated_at is not None:
+                # The successor had signed and does no longer: it was walked back.
+                self._note_back(domain, rotation, active, seen)
+            return rotation
+        if rotation.activated_at is not None or (led_to != active.number and (led_to is not None or begun is None)):
             return rotation
         old = next((each.authority for each in seen.generations if each.number == begun), None)
         activated = self._scribe(domain, rotation).event(
@@ -72,6 +77,22 @@ class AuthorityRotations:
         noted = replace(rotation, activated_at=self._clock.now(), to_generation=active.number)
         self._recorder.write([noted], [activated])
         return noted
+
+    def _note_back(self, domain: DomainTarget, rotation: Rotation, active: Generation, seen: AuthoritySeen) -> None:
+        """Record that *active* signs again; once, whoever did it first."""
+        record_id = back_id(rotation)
+        if record_id in self._noted:
+            return
+        old = next((each.authority for each in seen.generations if each.number == rotation.to_generation), None)
+        again = self._scribe(domain, rotation).event(
+            EventType.ACTIVATED,
+            result="found",
+            old=old,
+            new=active.authority,
+            detail={"generation": active.number, "back": True, "recovered": True},
+        )
+        self._recorder.write((), [replace(again, id=record_id)])
+        self._noted.add(record_id)
 
     def finish(self, domain: DomainTarget, state: DomainState, rotation: Rotation | None, *, rolled_back: bool) -> None:
         """Close *rotation* with what proves its end."""
@@ -125,3 +146,8 @@ def intent_of(rotation: Rotation | None) -> AuthorityIntent | None:
         activated_at=rotation.activated_at,
         emergency=rotation.emergency,
     )
+
+
+def back_id(rotation: Rotation) -> str:
+    """Return the id of the one record that says that *rotation* was walked back to whom it left."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"activated:{rotation.id}:back").hex

@@ -15,6 +15,7 @@ from dataclasses import replace
 from rotator.core.event import Corroboration, EventType
 from rotator.core.model import Authority, Generation
 from rotator.core.steps import ActivateIssuer, PrepareIssuer
+from rotator.engine.authority_rotations import back_id
 from rotator.engine.limits import Limits
 from rotator.engine.observe import Confirmations
 from rotator.engine.recorder import Recorder, Scribe
@@ -101,21 +102,20 @@ class AuthoritySteps:
         self._recorder.write((), before if step.without else ())
         self._limits.issuer.take()
         request_id = domain.authorities.activate(new)
+        activated = scribe.event(
+            EventType.ACTIVATED,
+            old=old.authority if old is not None else None,
+            new=new.authority,
+            corroboration=Corroboration(
+                vault_request_id=request_id if domain.mesh is None else None,
+                kubernetes=request_id if domain.mesh is not None else None,
+                dataplanes=acknowledged_by,
+            ),
+            detail={"generation": new.number, "back": step.back},
+        )
         self._recorder.write(
             [replace(rotation, activated_at=self._clock.now(), to_generation=rotation.to_generation or new.number)],
-            [
-                scribe.event(
-                    EventType.ACTIVATED,
-                    old=old.authority if old is not None else None,
-                    new=new.authority,
-                    corroboration=Corroboration(
-                        vault_request_id=request_id if domain.mesh is None else None,
-                        kubernetes=request_id if domain.mesh is not None else None,
-                        dataplanes=acknowledged_by,
-                    ),
-                    detail={"generation": new.number, "back": step.back},
-                )
-            ],
+            [replace(activated, id=back_id(rotation)) if step.back else activated],
         )
 
     def retire(self, domain: DomainTarget, rotation: Rotation | None, generation: Generation, reason: str) -> None:
