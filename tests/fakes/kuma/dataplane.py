@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -56,12 +56,14 @@ class EnvoyProxy:
         ports: Ports,
         admin_port: int,
         mesh: str,
+        zone: str,
         labels: Mapping[str, str],
     ) -> None:
         self.name = name
         self.service = service
         self.ports = ports
         self.mesh = mesh
+        self.zone = zone
         self.labels = {"kuma.io/workload": service, **labels}
         self.admin_port = admin_port
         self.work = work / name
@@ -196,7 +198,13 @@ class EnvoyProxy:
             "outbound": outbound,
             "admin": {"port": self.admin_port},
         }
-        said = {"mesh": self.mesh, "name": self.name, "labels": self.labels, "dataplane": {"networking": networking}}
+        said = {
+            "zone": self.zone,
+            "mesh": self.mesh,
+            "name": self.name,
+            "labels": self.labels,
+            "dataplane": {"networking": networking},
+        }
         answer = self._call("connect", said)
         if answer is not None and "connection" in answer:
             self._connection = answer["connection"]
@@ -304,8 +312,20 @@ def shown_versions(dump: Json) -> dict[str, str]:
 class DataPlane:
     """Several Envoys of one mesh, each in front of its own service, every one with a way to every other."""
 
-    def __init__(self, control_plane: str, work: Path, names: Iterable[str], *, mesh: str = "default") -> None:
-        """Every proxy that will ever take part is in *names*: the ports of the ways to it are chosen now."""
+    def __init__(
+        self,
+        control_plane: str,
+        work: Path,
+        names: Iterable[str],
+        *,
+        mesh: str = "default",
+        zones: Sequence[str] = (),
+    ) -> None:
+        """
+        Describe every proxy that will ever take part, without starting any: the ports of the ways to it are chosen now.
+
+        They take turns in *zones*, if the control plane is a Global one.
+        """
         names, free = tuple(names), QuietPorts()
         self.proxies = {
             name: EnvoyProxy(
@@ -320,9 +340,11 @@ class DataPlane:
                 ),
                 admin_port=free.take(),
                 mesh=mesh,
+                zone=zones[number % len(zones)] if zones else "",
                 labels={},
+                zone=zone_of.get(name, ""),
             )
-            for name in names
+            for number, name in enumerate(names)
         }
 
     def start_proxy(self, name: str) -> None:
