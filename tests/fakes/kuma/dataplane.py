@@ -342,7 +342,6 @@ class DataPlane:
                 mesh=mesh,
                 zone=zones[number % len(zones)] if zones else "",
                 labels={},
-                zone=zone_of.get(name, ""),
             )
             for number, name in enumerate(names)
         }

@@ -38,8 +38,7 @@ class StandInPlane:
         """Describe it; entering starts the control plane. *services* are all that will ever take part."""
         self._mesh = mesh
         self._process = StandInProcess(directory / "cp", version=version, zones=zones)
-        zone_of = {name: zones[number % len(zones)] for number, name in enumerate(services)} if zones else {}
-        self._proxies = DataPlane(self._process.url, directory / "dp", services, mesh=mesh, zone_of=zone_of)
+        self._proxies = DataPlane(self._process.url, directory / "dp", services, mesh=mesh, zones=zones)
         self._undo = ExitStack()
 
     # --- the control plane ------------------------------------------------------------------------------------------
