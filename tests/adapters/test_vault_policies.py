@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,15 +12,15 @@ import pytest
 
 from rotator.adapters.vault.corporate import NameConstraints
 from rotator.adapters.vault.naming import generation_name, ttl
-from rotator.adapters.vault.policies import DomainRights, domain_policy
+from rotator.adapters.vault.policies import DomainRights, MeshRights, domain_policy, mesh_policy
 from rotator.adapters.vault.session import VaultSession
 from rotator.core.model import KeyType, TrustDomainName
-from rotator.embedded.openbao import OpenBaoServer
+from rotator.embedded.openbao import MESH_ROOT, OpenBaoServer
 from rotator.errors import Denied, Rejected
 from rotator.pki.authority_name import common_name
 from rotator.pki.signing_request import new_key, signing_request
 from rotator.ports import AuthorityOrder
-from tests.fixtures_openbao import VaultDomain, new_domain
+from tests.fixtures_openbao import VaultDomain, new_domain, new_mesh
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "vault" / "rotator-airflow-prod.hcl"
 
@@ -29,6 +31,17 @@ EXAMPLE = DomainRights(
     lifetimes=(timedelta(days=7),),
 )
 """The trust domain of the example configuration."""
+
+
+SHIPPED_MESH = SHIPPED.with_name("rotator-mesh-prod.hcl")
+
+MESH_EXAMPLE = MeshRights(
+    trust_domain=TrustDomainName("mesh.prod"),
+    lifetimes=(timedelta(days=30),),
+    corporate_mount="pki_mesh_prod",
+    corporate_issuer="mesh-root",
+)
+"""The mesh of the example configuration."""
 
 
 @pytest.fixture
@@ -63,6 +76,46 @@ def sign_intermediate(domain: VaultDomain, **changed: object) -> tuple[str, dict
 def test_the_shipped_policy_is_the_one_that_tests_run_with() -> None:
     """The file for operators is what the code renders for the example configuration, word for word."""
     assert SHIPPED.read_text(encoding="utf-8") == domain_policy(EXAMPLE)
+    assert SHIPPED_MESH.read_text(encoding="utf-8") == mesh_policy(MESH_EXAMPLE)
+
+
+def test_law_06_operators_make_a_meshs_root_as_tests_do() -> None:
+    """The command that the README shows for a mesh's root says what the root of the tests says."""
+    (command,) = re.findall(
+        r"root/generate/internal \\\n((?:.*\\\n)*.*)", (SHIPPED.parent / "README.md").read_text(encoding="utf-8")
+    )
+    shown = dict(each.split("=", 1) for each in shlex.split(command.replace("\\\n", " ")))
+
+    assert {
+        "common_name": "mesh.prod mesh root",
+        "exclude_cn_from_sans": "true",
+        "uri_sans": "spiffe://mesh.prod",
+        "max_path_length": "1",
+        "issuer_name": MESH_ROOT,
+        "key_type": "ec",
+        "key_bits": "256",
+        "ttl": "43800h",
+    } == shown
+
+
+@pytest.mark.external
+def test_a_meshs_policy_gives_no_right_to_its_root(openbao: OpenBaoServer, tmp_path: Path) -> None:
+    """With the policy of a mesh nobody makes, changes or deletes a root, or signs anything but a CA as ordered."""
+    mesh = new_mesh(openbao, tmp_path)
+    mount, issuer = mesh.rights.corporate_mount, mesh.rights.corporate_issuer
+    with mesh.session() as session:
+        for path in (
+            f"{mount}/root/generate/internal",
+            f"{mount}/root/rotate/internal",
+            f"{mount}/issuer/{issuer}",
+            f"{mount}/config/issuers",
+            f"{mount}/issuer/{issuer}/sign-verbatim",
+            f"{mount}/roles/any",
+        ):
+            with pytest.raises(Denied):
+                session.write(path, {"common_name": "x", "ttl": "1h"}, doing=f"trying {path}")
+        with pytest.raises(Denied):
+            session.delete(f"{mount}/issuer/{issuer}", doing="deleting the root")
 
 
 @pytest.mark.external
