@@ -70,6 +70,8 @@ class ServingPlane:
         self.lock = threading.RLock()
         self.connections: dict[str, Connection] = {}
         self.labels = {"kuma.io/env": environment, "kuma.io/origin": "zone", "kuma.io/zone": zone}
+        self.neighbours: tuple[ServingPlane, ...] = ()
+        """The other zones' control planes: what they serve is reached from here too, as if through their ingresses."""
         self._forgets_certificates = forgets_certificates
         self._versions = itertools.count(1)
         self._reading = CachedReading(store, clock, timings)
@@ -103,7 +105,13 @@ class ServingPlane:
                 self._close(other, now, keeps_dataplane=True)
             if dataplane is not None:
                 kept = self.store.get(DATAPLANE, mesh, name)
-                own = {**self.labels, "kuma.io/mesh": mesh, "kuma.io/display-name": name, **(labels or {})}
+                own = {
+                    **self.labels,
+                    **self._pod_labels(name, labels or {}),
+                    "kuma.io/mesh": mesh,
+                    "kuma.io/display-name": name,
+                    **(labels or {}),
+                }
                 created_at = kept.created_at if kept is not None else now
                 self.store.put(
                     Resource(
@@ -127,6 +135,13 @@ class ServingPlane:
             )
             self.connections[connection.id] = connection
             return connection.id
+
+    def _pod_labels(self, name: str, labels: Mapping[str, str]) -> dict[str, str]:
+        """Return what Kuma writes on the Dataplane of a pod: the namespace and account that its identity names."""
+        if self.environment != "kubernetes":
+            return {}
+        account = labels.get("kuma.io/workload", name)
+        return {"k8s.kuma.io/namespace": "airflow", "k8s.kuma.io/service-account": account}
 
     def poll(self, connection_id: str, version: str, *, accepted: bool) -> Desired | None:
         """Take the answer to *version* (empty for none) and return what is outstanding. Raises `KeyError` if closed."""
@@ -244,10 +259,7 @@ class ServingPlane:
         workload: Workload | None,
         legacy: LegacyCertificates | None,
     ) -> Desired:
-        upstreams = {
-            service: self._upstream(context, members, workload, legacy)
-            for service, members in sorted(services(context).items())
-        }
+        upstreams = self._upstreams(context, workload, legacy)
         upstreams.pop(service_of(dataplane), None)
         mesh = context.mesh.name
         if workload is not None:
@@ -276,6 +288,18 @@ class ServingPlane:
         if found and not self._is_three() and (own := self._legacy.bundle(context.mesh)) is not None:
             found.setdefault(context.mesh.name, []).append(own)
         return {domain: "\n".join(blobs) for domain, blobs in sorted(found.items())}
+
+    def _upstreams(
+        self, context: MeshContext, workload: Workload | None, legacy: LegacyCertificates | None
+    ) -> dict[str, Upstream]:
+        """Return the way to every service, to one of another zone as that zone knows it."""
+        found: dict[str, Upstream] = {}
+        for plane in (self, *self.neighbours):
+            seen = context if plane is self else plane._reading.context(context.mesh.name)
+            for service, members in services(seen).items() if seen is not None else ():
+                if seen is not None and service not in found:
+                    found[service] = plane._upstream(seen, members, workload, legacy)
+        return dict(sorted(found.items()))
 
     def _upstream(
         self,
