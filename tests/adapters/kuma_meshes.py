@@ -154,6 +154,17 @@ class MeshWorld:
         self.standin.apply({"type": "MeshIdentity", "mesh": "default", "name": name, "spec": spec})
         self.standin.run(30)
 
+    def on_own_identity(self) -> None:
+        """Let the mesh run on somebody's MeshIdentity with a CA that its people made."""
+        pair = new_root("by hand", str(DOMAIN), self.clock.now())
+        self.standin.keep_secret("hand-cert", pair.certificate_pem)
+        self.standin.keep_secret("hand-key", pair.key_pem)
+        parts = {
+            part: {"type": "Secret", "secretRef": {"kind": "Secret", "name": f"hand-{what}"}}
+            for part, what in (("certificate", "cert"), ("privateKey", "key"))
+        }
+        self.on_identity(autogenerate={"enabled": False}, ca=parts)
+
     # --- rotator ----------------------------------------------------------------------------------------------------
 
     def look(self, *, proofs: bool = True) -> MeshView:

@@ -147,6 +147,17 @@ def test_somebodys_identity_is_taken_over_without_a_refused_pair(modern: MeshWor
     assert ([], 2, (2,)) == (modern.broken, modern.active(), modern.numbers())
 
 
+def test_a_ca_that_its_people_gave_to_an_identity_stays_in_its_secrets(modern: MeshWorld) -> None:
+    """Their MeshIdentity and MeshTrust go, their secrets do not."""
+    modern.on_own_identity()
+
+    modern.rotate()
+
+    assert ([], 1, (1,)) == (modern.broken, modern.active(), modern.numbers())
+    assert {"hand-cert", "hand-key"} <= secrets(modern)
+    assert {"rotator-default"} == {each.name for each in modern.standin.store.list(TRUST, "default")}
+
+
 @pytest.mark.parametrize("name", ["identity", "z-identity"])
 def test_the_takeover_of_an_identity_can_be_rolled_back(modern: MeshWorld, name: str) -> None:
     """Its people's identity selects everybody again."""
