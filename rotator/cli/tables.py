@@ -51,6 +51,7 @@ def status_view(status: Row, now: datetime) -> RenderableType:
     workloads = _rows(status, "workloads")
     if workloads:
         parts += [Text(), _workloads(workloads)]
+    parts += [line for row in _rows(status, "subjects") for line in _mesh_lines(row)]
     for alert in _rows(status, "alerts"):
         grave = alert.get("severity") == "critical"
         parts.append(Text(f"{alert.get('severity')}: {alert.get('summary')}", style="bold red" if grave else "yellow"))
@@ -107,6 +108,22 @@ def progress_line(progress: Row) -> Text:
     if progress.get("outcome"):
         line.append(f"  {_said(progress.get('outcome'))}")
     return line
+
+
+def _mesh_lines(row: Row) -> list[Text]:
+    """Return what a mesh's row says beside its columns: refusals, what it runs on, warnings."""
+    lines, name = [], _said(row.get("name"))
+    mesh = row.get("mesh")
+    if isinstance(mesh, Mapping):
+        refusals = mesh.get("refusals")
+        for said in refusals if isinstance(refusals, list) else ():
+            lines.append(Text(f"{name} is refused: {said}", style=_LATE))
+        adoption = mesh.get("adoption")
+        if isinstance(adoption, Mapping):
+            lines.append(Text(f"{name} runs on {_said(adoption.get('found'))}: rotator adopt {name}", style=_SOON))
+    warnings = row.get("warnings")
+    lines += [Text(f"{name}: {said}", style=_SOON) for said in (warnings if isinstance(warnings, list) else ())]
+    return lines
 
 
 def _workloads(workloads: Sequence[Row]) -> Table:

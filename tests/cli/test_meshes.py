@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rotator.cli import main
+from rotator.cli.tables import status_view
 from rotator.control import AdoptRequest, ControlServer
 from rotator.core.model import SubjectName
 from rotator.telemetry import configure_logging
@@ -94,3 +97,23 @@ def test_adopting_can_be_waited_for(run: Run) -> None:
     code, out, _ = run("--json", "adopt", "default", "--reason", "we lead it", "--wait")
 
     assert (0, ["done"]) == (code, [each["state"] for each in json.loads(out)["rotations"]])
+
+
+def test_status_names_what_holds_a_mesh_back() -> None:
+    """Beside its row a mesh says why nothing may be changed, what it runs on, and what people should know."""
+    row = {
+        "name": "default",
+        "phase": "absent",
+        "mesh": {"refusals": ["another hand: stop it"], "adoption": {"found": "the builtin CA", "interrupts": None}},
+        "warnings": ["two secrets are left"],
+    }
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(
+        status_view({"subjects": [row, {"name": "web"}]}, datetime(2030, 1, 1, tzinfo=UTC))
+    )
+
+    assert [
+        "default is refused: another hand: stop it",
+        "default runs on the builtin CA: rotator adopt default",
+        "default: two secrets are left",
+    ] == [line.rstrip() for line in shown.getvalue().splitlines()[3:]]
