@@ -81,7 +81,7 @@ class Desk:
             for sentence in status.rotation_plan(self._engine, target, compromised=request.compromised)
         ]
         if request.dry_run:
-            return {"plan": plan, "rotations": [], "refused": [], "waiting_on": []}
+            return _answer(plan=plan)
         opened: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
         for target in targets:
@@ -91,9 +91,9 @@ class Desk:
                 self._record_refusal(_name(target), request.reason, person, why)
                 continue
             rotation = self._open(target, request, person)
-            opened.append({"id": rotation.id, "subject": rotation.subject, "kind": rotation.kind.value})
+            opened.append(_opened(rotation))
         self._engine.sweep()
-        return {"plan": plan, "rotations": opened, "refused": refused, "waiting_on": []}
+        return _answer(plan=plan, rotations=opened, refused=refused)
 
     def pause(self, request: PauseRequest, person: Person) -> Mapping[str, Any]:
         """Hold a subject until a moment."""
@@ -134,24 +134,15 @@ class Desk:
         elif rotation.from_generation is None:
             why = "this is the first generation: there is nothing to go back to"
         else:
-            why = self._mesh_refuses(target)
+            # Back to a CA that was found there is a way, too.
+            why = self._mesh_refuses(target, led=False)
         if rotation is None or why is not None:
             self._record_refusal(target.subject, request.reason, person, why or "")
-            return {
-                "plan": [],
-                "rotations": [],
-                "refused": [{"subject": target.subject, "why": why}],
-                "waiting_on": [],
-            }
+            return _answer(refused=[{"subject": target.subject, "why": why}])
         back = replace(rotation, intent=IntentKind.ROLL_BACK)
         self._note(EventType.INTENT, target, person, request.reason, [back], {"intent": "roll_back"}, rotation=back)
         self._engine.sweep()
-        return {
-            "plan": [],
-            "rotations": [{"id": back.id, "subject": back.subject, "kind": back.kind.value}],
-            "refused": [],
-            "waiting_on": [],
-        }
+        return _answer(rotations=[_opened(back)])
 
     def adopt(self, request: AdoptRequest, person: Person) -> Mapping[str, Any]:
         """Open the rotation by which a mesh comes to run on a CA of rotator's, or only plan it."""
@@ -162,19 +153,15 @@ class Desk:
         if state is None or state.mesh is None:
             raise Unavailable(f"the mesh of {target.name} was not looked at yet: ask again in a moment")
         adoption = state.mesh.adoption
-        answer: dict[str, Any] = {
-            "plan": [],
-            "rotations": [],
-            "refused": [],
-            "waiting_on": [],
+        steps = adoption.plan if adoption is not None else ()
+        answer = {
+            **_answer(
+                plan=[{"subject": target.subject, "at": None, "what": each, "why": "asked for"} for each in steps]
+            ),
             "found": adoption.found if adoption is not None else None,
             "interrupts": adoption.interrupts if adoption is not None else None,
             "refusals": list(state.mesh.refusals),
         }
-        if adoption is not None:
-            answer["plan"] = [
-                {"subject": target.subject, "at": None, "what": each, "why": "asked for"} for each in adoption.plan
-            ]
         if request.dry_run:
             return answer
         words = request.accept_interruption
@@ -189,14 +176,13 @@ class Desk:
         elif adoption.interrupts is not None and words is None:
             why = f"this interrupts: {adoption.interrupts}; accept it in words of your own if it may"
         else:
-            why = self._mesh_refuses(target)
+            why = self._mesh_refuses(target, led=False)
         if adoption is None or why is not None:
             self._record_refusal(target.subject, request.reason, person, why or "")
             return {**answer, "refused": [{"subject": target.subject, "why": why}]}
         rotation = self._open_adoption(target, state, adoption, request, person)
         self._engine.sweep()
-        opened = {"id": rotation.id, "subject": rotation.subject, "kind": rotation.kind.value}
-        return {**answer, "rotations": [opened]}
+        return {**answer, "rotations": [_opened(rotation)]}
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
@@ -206,7 +192,9 @@ class Desk:
         return (*(each.subject for each in fleet.domains.values()), *fleet.certificates)
 
     def _target(self, name: SubjectName) -> CertificateTarget | DomainTarget:
-        """Return what *name* names in the configuration."""
+        """Return what *name* names in the configuration, with the journal as it stands."""
+        # A commit whose reply was lost may have taken: what is under way is changed from what the journal holds.
+        self._engine.recorder.settle_doubt()
         fleet = self._engine.fleet
         found = fleet.certificates.get(name) or fleet.domains.get(TrustDomainName(name))
         if found is None:
@@ -218,13 +206,9 @@ class Desk:
         """Return why the request cannot be carried out, or None."""
         if request.compromised and not isinstance(target, DomainTarget):
             return "only a trust domain's CA can be declared compromised: rotate the certificate instead"
-        if isinstance(target, DomainTarget):
-            state = self._engine.domains.get(target.name)
-            if state is not None and state.mesh is not None and state.mesh.adoption is not None:
-                return f"{target.name} runs on {state.mesh.adoption.found}: have rotator adopt it first"
-            refuses = self._mesh_refuses(target)
-            if refuses is not None:
-                return refuses
+        refuses = self._mesh_refuses(target) if isinstance(target, DomainTarget) else None
+        if refuses is not None:
+            return refuses
         under_way = self._engine.memory.open_rotation(_name(target))
         if under_way is None:
             return None
@@ -241,12 +225,13 @@ class Desk:
             self._engine.visit(target.id)
         return self._engine.domains.get(target.name)
 
-    def _mesh_refuses(self, target: DomainTarget) -> str | None:
-        """Return why nothing may be changed in the mesh of *target*, as it was last looked at; None if it may."""
+    def _mesh_refuses(self, target: DomainTarget, *, led: bool = True) -> str | None:
+        """Return why a mesh may not be changed, as last looked at; None if it may. *led*: it has to be rotator's."""
         state = self._engine.domains.get(target.name)
-        if state is None or state.mesh is None or not state.mesh.refusals:
-            return None
-        return "; ".join(state.mesh.refusals)
+        view = state.mesh if state is not None else None
+        if led and view is not None and view.adoption is not None:
+            return f"{target.name} runs on {view.adoption.found}: have rotator adopt it first"
+        return "; ".join(view.refusals) or None if view is not None else None
 
     def _open_adoption(
         self, target: DomainTarget, state: DomainState, adoption: Adoption, request: AdoptRequest, person: Person
@@ -284,7 +269,6 @@ class Desk:
             ),
             words=request.accept_interruption if interrupts is not None else None,
         )
-        log.info(LogEvent.REQUEST_RECEIVED, subject=rotation.subject, rotation_id=rotation.id)
         return rotation
 
     def _open(self, target: CertificateTarget | DomainTarget, request: RotateRequest, person: Person) -> Rotation:
@@ -404,3 +388,18 @@ def _name(target: CertificateTarget | DomainTarget) -> SubjectName:
 def _who(person: Person) -> str:
     """Return what stands behind the commitment to a person."""
     return f"{person.name} (uid {person.uid})"
+
+
+def _answer(
+    *,
+    plan: Sequence[Mapping[str, Any]] = (),
+    rotations: Sequence[Mapping[str, Any]] = (),
+    refused: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return what every order is answered with."""
+    return {"plan": list(plan), "rotations": list(rotations), "refused": list(refused), "waiting_on": []}
+
+
+def _opened(rotation: Rotation) -> dict[str, Any]:
+    """Return how a rotation stands in an answer."""
+    return {"id": rotation.id, "subject": rotation.subject, "kind": rotation.kind.value}
