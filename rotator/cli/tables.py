@@ -116,8 +116,8 @@ def _mesh_lines(row: Row) -> list[Text]:
     mesh = row.get("mesh")
     if isinstance(mesh, Mapping):
         refusals = mesh.get("refusals")
-        for said in refusals if isinstance(refusals, list) else ():
-            lines.append(Text(f"{name} is refused: {said}", style=_LATE))
+        told = refusals if isinstance(refusals, list) else ()
+        lines += [Text(f"{name} is refused: {said}", style=_LATE) for said in told]
         adoption = mesh.get("adoption")
         if isinstance(adoption, Mapping):
             lines.append(Text(f"{name} runs on {_said(adoption.get('found'))}: rotator adopt {name}", style=_SOON))
