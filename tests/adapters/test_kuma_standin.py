@@ -353,4 +353,5 @@ def test_a_global_control_plane_shows_its_zones_proxies(new_standin: NewStandIn)
     assert {"web": "east", "api": "west"} == {name: each.labels["kuma.io/zone"] for name, each in shown.items()}
     assert shown["web"].name.startswith("web-")
     assert (top.document(IDENTITY, "b-1") or {}).get("status") is None
-    assert None not in {proxy.leaf_issuer for proxy in top.proxies.values()}
+    assert {} == top.failures()
+    assert 2 == len(top.encounters())

@@ -12,12 +12,20 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import threading
+import traceback
 from pathlib import Path
 
 from tests.fakes.kuma.standin import StandIn
 from tests.fakes.kuma.timings import Timings
+
+
+def _end(failed: threading.ExceptHookArgs) -> None:
+    """End the process with what a thread raised."""
+    traceback.print_exception(failed.exc_value)
+    os._exit(os.EX_SOFTWARE)
 
 
 def main() -> None:
@@ -31,6 +39,8 @@ def main() -> None:
     parser.add_argument("--token-file", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="every delay a fifth of Kuma's own")
     chosen = parser.parse_args()
+    # Time that stands still would look like a control plane that is slow.
+    threading.excepthook = _end
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -217,6 +217,8 @@ class StandIn(VirtualFleet):
             )
             for name in self._zone_names
         }
+        for plane in self.planes.values():
+            plane.neighbours = tuple(other for other in self.planes.values() if other is not plane)
         labels = {"kuma.io/env": self.environment, "kuma.io/origin": "global"}
         if self.mode != "global":
             labels = dict(self.plane.labels)

@@ -10,10 +10,9 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,23 +92,24 @@ class MemoryStore:
     def get(self, kind: str, mesh: str, name: str) -> Resource | None:
         """Return one resource, None if it is absent."""
         with self._lock:
-            return copy.deepcopy(self._resources.get((kind, mesh, name)))
+            found = self._resources.get((kind, mesh, name))
+            return None if found is None else _copied(found)
 
     def list(self, kind: str, mesh: str | None = None) -> tuple[Resource, ...]:
         """Return every resource of *kind* (of one *mesh*), by mesh and name."""
         with self._lock:
             found = [r for key, r in self._resources.items() if key[0] == kind and mesh in {None, key[1]}]
-            return tuple(copy.deepcopy(sorted(found, key=lambda resource: resource.key)))
+            return tuple(_copied(each) for each in sorted(found, key=lambda resource: resource.key))
 
     def put(self, resource: Resource) -> Resource:
         """Create or replace *resource*; return it as kept, with the next version."""
         with self._lock:
             self._version += 1
-            kept = copy.deepcopy(resource)
+            kept = _copied(resource)
             kept.version = self._version
             self._resources[kept.key] = kept
             self._save()
-            return copy.deepcopy(kept)
+            return _copied(kept)
 
     def delete(self, kind: str, mesh: str, name: str) -> bool:
         """Remove one resource; return whether it was there."""
@@ -126,3 +126,15 @@ class MemoryStore:
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(entries, default=lambda moment: moment.isoformat()), encoding="utf-8")
         fresh.replace(self._path)
+
+
+def _copied(resource: Resource) -> Resource:
+    """Return a copy that shares nothing that can be changed; plain JSON needs no more than this."""
+    status = None if resource.status is None else _copied_json(resource.status)
+    return replace(resource, spec=_copied_json(resource.spec), labels=dict(resource.labels), status=status)
+
+
+def _copied_json(value: Any) -> Any:
+    if type(value) is dict:
+        return {name: _copied_json(each) for name, each in value.items()}
+    return [_copied_json(each) for each in value] if type(value) is list else value

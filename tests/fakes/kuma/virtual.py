@@ -10,6 +10,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class VirtualProxy:
         """Return the leaf that it serves, None if it serves none."""
         if self.runs is None or self.runs.identity is None:
             return None
-        return x509.load_pem_x509_certificate(self.runs.identity.certificate_pem.encode())
+        return _certificates(self.runs.identity.certificate_pem)[0]
 
     @property
     def leaf_issuer(self) -> IssuerId | None:
@@ -149,30 +150,34 @@ def _problem(shown_by: VirtualProxy, trust: Trust | None, expects: Callable[[str
     names = uri_names(leaf)
     if not any(expects(uri) for uri in names):
         return f"{shown_by.name} is not who was expected: {', '.join(names)}"
+    if trust.trusted_ca is not None:
+        return _chain_problem(leaf, trust.trusted_ca, now, to_root=False)
+    domain = names[0].removeprefix("spiffe://").partition("/")[0]
+    blob = trust.by_trust_domain.get(domain)
+    return f"nobody is trusted for {domain}" if blob is None else _chain_problem(leaf, blob, now, to_root=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def _chain_problem(leaf: x509.Certificate, blob: str, now: datetime, *, to_root: bool) -> str | None:
+    """Return why *leaf* does not verify under *blob*; one answer serves all pairs of one moment."""
     try:
-        if trust.trusted_ca is not None:
-            anchors = _told_apart(x509.load_pem_x509_certificates(trust.trusted_ca.encode()))
-            verify([leaf], anchors, now)
-        else:
-            _verify_in_its_domain(leaf, names[0], trust, now)
+        bundle = _told_apart(blob)
+        roots = [each for each in bundle if each.subject == each.issuer] if to_root else bundle
+        verify([leaf, *(each for each in bundle if each not in roots)], roots, now)
     except (Rejected, ValueError) as e:
         return str(e)
     return None
 
 
-def _verify_in_its_domain(leaf: x509.Certificate, uri: str, trust: Trust, now: datetime) -> None:
-    domain = uri.removeprefix("spiffe://").partition("/")[0]
-    blob = trust.by_trust_domain.get(domain)
-    if blob is None:
-        raise Rejected(f"nobody is trusted for {domain}")
-    bundle = _told_apart(x509.load_pem_x509_certificates(blob.encode()))
-    roots = [each for each in bundle if each.subject == each.issuer]
-    verify([leaf, *(each for each in bundle if each not in roots)], roots, now)
+@functools.lru_cache(maxsize=4096)
+def _certificates(pem: str) -> tuple[x509.Certificate, ...]:
+    """Return every certificate of *pem*; parsed once, for every pair is judged again and again."""
+    return tuple(x509.load_pem_x509_certificates(pem.encode()))
 
 
-def _told_apart(bundle: list[x509.Certificate]) -> list[x509.Certificate]:
+def _told_apart(pem: str) -> list[x509.Certificate]:
     """Return the first of all that share subject and key id: the library stops at it, however wrong."""
     first: dict[tuple[bytes, IssuerId | None], x509.Certificate] = {}
-    for certificate in bundle:
+    for certificate in _certificates(pem):
         first.setdefault((certificate.subject.public_bytes(), subject_key_id(certificate)), certificate)
     return list(first.values())
