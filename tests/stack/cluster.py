@@ -243,18 +243,23 @@ class Cluster:
         documents = [yaml.safe_load(file.read_text()) for file in sorted(CRDS.glob("*.yaml"))]
         for document in documents:
             self.apply(document)
-        wanted = {document["spec"]["names"]["plural"] for document in documents}
+        paths = [f"/apis/kuma.io/v1alpha1/{document['spec']['names']['plural']}" for document in documents]
         wait_until(
-            lambda: wanted <= self._served("kuma.io/v1alpha1"),
-            within=timedelta(seconds=20),
+            lambda: all(self._is_served(path) for path in paths),
+            within=timedelta(seconds=60),
             what="the kinds of Kuma to be served",
+            every=timedelta(milliseconds=100),
         )
 
-    def _served(self, group: str) -> set[str]:
+    def _is_served(self, path: str) -> bool:
+        """Return whether the collection at *path* can be listed: after it is known its cache has yet to fill."""
         try:
-            return {kind["name"] for kind in self.call("GET", f"/apis/{group}")["resources"]}
-        except Refused:
-            return set()
+            self.call("GET", path)
+        except Refused as e:
+            if e.status in {404, 429}:
+                return False
+            raise
+        return True
 
     def namespace(self, name: str) -> None:
         """Make the namespace *name*; there already is no error."""
