@@ -63,7 +63,7 @@ def adopt_command(
     planned = daemon.adopt(request)
     if not asked.as_json:
         if planned.get("found"):
-            typer.echo(f"{domain} runs on {planned['found']}")
+            typer.echo(f"{domain}: found {planned['found']}")
         print_plan(asked, planned)
         if planned.get("interrupts"):
             typer.echo(f"this interrupts: {planned['interrupts']}", err=True)

@@ -120,7 +120,7 @@ def _mesh_lines(row: Row) -> list[Text]:
         lines += [Text(f"{name} is refused: {said}", style=_LATE) for said in told]
         adoption = mesh.get("adoption")
         if isinstance(adoption, Mapping):
-            lines.append(Text(f"{name} runs on {_said(adoption.get('found'))}: rotator adopt {name}", style=_SOON))
+            lines.append(Text(f"{name}: found {_said(adoption.get('found'))}; rotator adopt {name}", style=_SOON))
     warnings = row.get("warnings")
     lines += [Text(f"{name}: {said}", style=_SOON) for said in (warnings if isinstance(warnings, list) else ())]
     return lines

@@ -161,7 +161,7 @@ def _judged(about: str, name: str, view: MeshView) -> Iterator[Finding]:
     if view.adoption is not None:
         yield warning(
             about,
-            f"it runs on {view.adoption.found}: rotator does not lead it yet",
+            f"found {view.adoption.found}: rotator does not lead it yet",
             f"rotator adopt {name} --reason TEXT --dry-run",
         )
     elif not view.refusals:

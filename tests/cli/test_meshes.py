@@ -59,7 +59,7 @@ def test_adopt_prints_what_is_there_and_the_plan_first(run: Run, operations: Fak
     assert (
         0,
         (
-            "default runs on the builtin CA of backend ca-1\nweb\n  1. issue web anew\n  2. wait for proof\n"
+            "default: found the builtin CA of backend ca-1\nweb\n  1. issue web anew\n  2. wait for proof\n"
             "default: rotation r-default is accepted\n"
         ),
     ) == (code, out)
@@ -114,6 +114,6 @@ def test_status_names_what_holds_a_mesh_back() -> None:
 
     assert [
         "default is refused: another hand: stop it",
-        "default runs on the builtin CA: rotator adopt default",
+        "default: found the builtin CA; rotator adopt default",
         "default: two secrets are left",
     ] == [line.rstrip() for line in shown.getvalue().splitlines()[3:]]
