@@ -564,6 +564,42 @@ def test_a_purpose_is_part_of_a_name(purpose: str, standin: StandIn, tmp_path: P
         connect(endpoint(standin, tmp_path), "default").secrets.create(purpose, b"x")
 
 
+def test_only_names_that_begin_with_ours_are_held() -> None:
+    """The control plane filters by what a name contains, and some versions not at all, not even by mesh."""
+    items = [
+        {"name": name, "mesh": mesh, "data": "eA=="}
+        for name, mesh in (("rotator-g1-cert", "default"), ("my-rotator-g1-key", "default"), ("rotator-g2-cert", "b"))
+    ]
+    with Scripted(saying(200, {"items": items, "next": None})) as server:
+        held = HTTPSecrets(server.api(), "default").held()
+        assert [("rotator-g1-cert", "g1-cert", b"x")] == [(each.name, each.purpose, each.value) for each in held]
+
+
+def test_a_secret_that_does_not_read_back_is_a_conflict() -> None:
+    """Somebody else wrote it at the same time, or it was not kept."""
+    kept = {"name": "rotator-g1-cert", "data": "dGhlaXJz"}
+    replies = [(404, b""), (201, b"{}"), (200, json.dumps(kept).encode())]
+    with Scripted(lambda _request: replies.pop(0)) as server, pytest.raises(Conflict, match="does not read back"):
+        HTTPSecrets(server.api(), "default").create("g1-cert", b"ours")
+
+
+def test_a_document_that_comes_back_is_a_conflict() -> None:
+    """Whoever fights over it has put it there again."""
+    with Scripted(in_turn(IDENTITY, IDENTITY, {}, IDENTITY)) as server:
+        documents = HTTPDocuments(server.api(), "default")
+        read = documents.read(Kind.IDENTITY, "g1")
+        assert read is not None
+        with pytest.raises(Conflict, match="there again"):
+            documents.remove(read)
+
+
+def test_a_document_that_is_not_kept_is_a_conflict() -> None:
+    """It was accepted and is gone."""
+    replies = [(404, b""), (201, b"{}"), (404, b"")]
+    with Scripted(lambda _request: replies.pop(0)) as server, pytest.raises(Conflict, match="is gone"):
+        HTTPDocuments(server.api(), "default").write(Document(kind=Kind.TRUST, name="x", spec={}))
+
+
 def test_a_secret_that_cannot_be_read_is_rejected() -> None:
     """What is no base64 is not quoted."""
     with Scripted(saying(200, {"name": "x", "data": "%%hunter2%%"})) as server, pytest.raises(Rejected) as refused:

@@ -31,6 +31,8 @@ from tests.fakes.kuma.store import Json
 MESH = "default"
 DOMAIN = TrustDomainName("td.example")
 OTHER = TrustDomainName("other.example")
+WEB = f"spiffe://{DOMAIN}/workload/web"
+HOUR = timedelta(hours=1)
 SOON = timedelta(seconds=20)
 HTTP = urllib3.Timeout(connect=2, read=5)
 
@@ -51,8 +53,8 @@ def digests(*authorities: FakeCA) -> frozenset[str]:
     return frozenset(each.authority.sha256 for each in authorities)
 
 
-def identity(ca: FakeCA, name: str, *, uri: str = f"spiffe://{DOMAIN}/workload/web") -> Identity:
-    material = ca.material(uri, timedelta(hours=1), datetime.now(UTC))
+def identity(ca: FakeCA, name: str, *, uri: str = WEB, lifetime: timedelta = HOUR) -> Identity:
+    material = ca.material(uri, lifetime, datetime.now(UTC))
     return Identity(name=name, certificate_pem=material.chain_pem.decode(), key_pem=material.key_pem.decode())
 
 
@@ -224,8 +226,8 @@ def validator(**trusted: str) -> Json:
     return {"custom_validator_config": {"name": "envoy.tls.cert_validator.spiffe", "typed_config": typed}}
 
 
-def leaf(name: str, ca: FakeCA, *, uri: str = f"spiffe://{DOMAIN}/workload/web") -> Json:
-    chain = encoded(identity(ca, name, uri=uri).certificate_pem)
+def leaf(name: str, ca: FakeCA, *, uri: str = WEB, lifetime: timedelta = HOUR) -> Json:
+    chain = encoded(identity(ca, name, uri=uri, lifetime=lifetime).certificate_pem)
     return {"name": name, "secret": {"name": name, "tls_certificate": {"certificate_chain": chain}}}
 
 
@@ -362,6 +364,21 @@ ROWS: list[tuple[str, Json, Mapping[TrustDomainName, frozenset[str]]]] = [
         {PLAIN: digests(NEW)},
     ),
     (
+        "a trust bundle that a context names and nobody has, trusts nothing",
+        dump(
+            contexts=(
+                refers_to("system_trust_bundle"),
+                {"validation_context": validator(td_example=pem(NEW))},
+            )
+        ),
+        {DOMAIN: frozenset()},
+    ),
+    (
+        "every mesh's CA together, by the name to come",
+        dump(plain("system_mtls_ca_all", OLD), plain(CA_SECRET, OLD, NEW)),
+        {PLAIN: digests(OLD)},
+    ),
+    (
         "what cannot be read is not trusted",
         dump({"name": CA_SECRET, "secret": {"validation_context": {"trusted_ca": {"inline_bytes": "%%"}}}}),
         {PLAIN: frozenset()},
@@ -460,9 +477,24 @@ def test_the_leaf_in_use_is_seen() -> None:
 
 def test_leaves_of_two_issuers_are_none() -> None:
     """Which of two a peer is shown cannot be told; when the later one ends can."""
-    view = view_of(dump(leaf(IDENTITY_SECRET, OLD), leaf("kri_mid_default___g2_", NEW)), mesh=MESH)
+    first, last = leaf(IDENTITY_SECRET, OLD), leaf("kri_mid_default___g2_", NEW, lifetime=timedelta(hours=2))
+    view = view_of(dump(first, last), mesh=MESH)
     assert (None, None) == (view.leaf_issuer, view.leaf_serial)
-    assert view.leaf_not_after is not None
+    assert view.leaf_not_after == view_of(dump(last), mesh=MESH).leaf_not_after
+
+
+@pytest.mark.parametrize("awaited", [CA_SECRET, IDENTITY_SECRET, "system_trust_bundle"])
+def test_a_proxy_that_waits_for_anything_of_the_mesh_relies_on_it(awaited: str) -> None:
+    """Nothing of the mesh is loaded yet, and it is no proxy without mTLS."""
+    assert ProxyView(bundles={}, relies=True) == view_of(dump(warming=({"name": awaited},)), mesh=MESH)
+
+
+def test_secrets_that_never_change_count_too() -> None:
+    """A secret that came with the bootstrap is trusted and served like one that came later."""
+    kind = "type.googleapis.com/envoy.admin.v3.SecretsConfigDump"
+    shown = {"configs": [{TYPE: kind, "static_secrets": [plain(CA_SECRET, OLD), leaf(IDENTITY_SECRET, OLD)]}]}
+    view = view_of(shown, mesh=MESH)
+    assert ({PLAIN: digests(OLD)}, OLD.authority.id) == (dict(view.bundles), view.leaf_issuer)
 
 
 def test_a_leaf_of_another_mesh_or_for_the_world_is_not_ours() -> None:

@@ -262,6 +262,19 @@ def test_a_proxy_whose_subscriptions_have_all_ended_is_offline() -> None:
     )
 
 
+def test_the_connection_is_the_open_one() -> None:
+    """Wherever in the list it stands."""
+    insight = OVERVIEW["dataplaneInsight"]
+    turned = {**insight, "subscriptions": insight["subscriptions"][::-1]}
+    assert report_of(OVERVIEW) == report_of({**OVERVIEW, "dataplaneInsight": turned})
+
+
+def test_labels_count_before_tags() -> None:
+    """A workload is what its labels say; tags fill in."""
+    labelled = {**OVERVIEW, "labels": {"kuma.io/service": "labelled"}}
+    assert "labelled" == report_of(labelled).workload["kuma.io/service"]
+
+
 def test_a_proxy_without_insight_never_connected() -> None:
     """It is offline and has no connection."""
     found = report_of({"name": "web", "dataplane": {}})
