@@ -125,7 +125,10 @@ class StandIn(VirtualFleet):
         self._own_store = store is None
         self.store: Store = store or MemoryStore(store_file)
         self._zone_names = zones if mode == "global" else (zone,)
-        self._zone_stores: dict[str, Store] = {name: MemoryStore() for name in zones} if mode == "global" else {}
+        self._zone_stores: dict[str, Store] = {}
+        if mode == "global":
+            files = {name: store_file and store_file.with_name(f"{store_file.stem}-{name}.json") for name in zones}
+            self._zone_stores = {name: MemoryStore(file) for name, file in files.items()}
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
         self._server: HTTPServer | None = None
