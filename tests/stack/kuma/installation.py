@@ -30,7 +30,7 @@ from tests.e2e.installation import DaemonInstallation
 from tests.fixtures_openbao import VaultMesh
 from tests.stack.kuma.plane import ControlPlaneUnderTest, Model
 
-PATIENCE = timedelta(minutes=3)
+PATIENCE = timedelta(minutes=2)
 """How long a rotation may take on two busy cores; nothing waits for the whole of it when all is well."""
 AUTHORITY_LIFE = timedelta(hours=6)
 _EVERY = timedelta(milliseconds=50)
@@ -45,7 +45,7 @@ class MeshPolicy:
 
     longest_leaf: str = "10m"
     trust_deadline: Mapping[str, Any] | None = None
-    minimum_overlap: str = "2s"
+    minimum_overlap: str = "5s"
 
 
 def new_mesh_name() -> str:

@@ -156,6 +156,7 @@ class Load:
         self._log = TrafficLog(out)
         self._requests = 0
         self._failures: list[Failure] = []
+        self._ended = False
         self.sent: Mapping[str, int] = {}
         """Requests of each pair; known after the end."""
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -197,11 +198,18 @@ class Load:
             every=timedelta(milliseconds=100),
         )
 
+    def passes(self, requests: int) -> bool:
+        """Return whether the next *requests* all succeed."""
+        before = self.count()
+        self.more(requests)
+        return not (self.count() - before).failures
+
     def close(self) -> Count:
         """End the load and return the whole count."""
-        if self._process.poll() is None:
+        if not self._ended:
+            self._ended = True
             rest, _ = self._process.communicate(timeout=60)
-            self.sent = json.loads(rest.splitlines()[-1])
+            self.sent = json.loads(rest.splitlines()[-1]) if rest else {}
         return self.count()
 
     def __enter__(self) -> Self:

@@ -25,6 +25,9 @@ from tests.stack.kuma.installation import AUTHORITY_LIFE, PATIENCE, MeshInstalla
 from tests.stack.kuma.load import Count, Load
 from tests.stack.kuma.plane import Json, MeshUnderTest, Model, served_authority
 
+_AT_REST = 300
+"""So many requests in a row without a failure, over every pair several times, say that a mesh is at rest."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
@@ -42,6 +45,8 @@ class LoadedStage:
     model: Model
     daemon: MeshInstallation
     load: Load
+    began: Count = Count(requests=0, failures=())
+    """What was counted before the mesh was at rest: taking over a mesh without mutual TLS interrupts it."""
     told: list[Told] = field(default_factory=list)
     """Every act so far, for people who read the run."""
 
@@ -222,5 +227,10 @@ def staged(
         load = undo.enter_context(Load(directory / "load.jsonl", rate=rate))
         stage = LoadedStage(plane=plane, model=model, daemon=daemon, load=load)
         stage.spare(None)
-        load.more(100)
+        wait_until(
+            lambda: load.passes(_AT_REST),
+            within=PATIENCE,
+            what=f"{_AT_REST} requests in a row: {load.count().told()}",
+        )
+        stage.began = load.count()
         yield stage
