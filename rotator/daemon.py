@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import signal
 import threading
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -194,7 +195,23 @@ class Daemon:
             },
         )
         self._wired.engine.recorder.write((), [loaded])
+        self._note_shared_roots(settings)
         log.info(LogEvent.SETTINGS_LOADED, policy_sha256=self._wired.policy[0])
+
+    def _note_shared_roots(self, settings: Settings) -> None:
+        """Record, once for each wording, that a mesh may trust a root which is not its own (law 6)."""
+        for name, domain in settings.trust_domains.items():
+            words = domain.mesh.accept_shared_root if domain.mesh is not None else None
+            if words is None:
+                continue
+            opened = Scribe(clock=self._wired.clock, subject=name, rotation=None).event(
+                EventType.EXCEPTION_OPENED,
+                result="shared root accepted",
+                reason="the configuration lets the mesh trust a root that is not its own",
+            )
+            told = uuid.uuid5(uuid.NAMESPACE_URL, f"spiffe://{name}#accept_shared_root={words}").hex
+            with self._wired.store.transaction() as transaction:
+                transaction.append(replace(opened, id=told, reason_commitment=transaction.commit_to(words)))
 
     def _ledger_status(self) -> dict[str, object]:
         """Return the contract's ``ledger`` object."""

@@ -71,17 +71,24 @@ def endpoint_of(mesh: Mesh) -> Endpoint:
     )
 
 
-def control_plane(mesh: Mesh, clock: Clock) -> Connection:
-    """Return the connection to *mesh*, by the way that the settings name."""
-    endpoint, reached_by = endpoint_of(mesh), mesh.control_plane.kubernetes
+def cluster_access(mesh: Mesh) -> ClusterAccess | None:
+    """Return how to reach the API server of *mesh*'s cluster; None if it is not reached that way."""
+    reached_by = mesh.control_plane.kubernetes
     if reached_by is None:
-        return Connection(lambda: universal.connect(endpoint, mesh.name), clock=clock)
-    access = ClusterAccess(
+        return None
+    return ClusterAccess(
         namespace=reached_by.namespace,
         kubeconfig_file=reached_by.kubeconfig_file,
         context=reached_by.context,
         timeout=mesh.control_plane.timeout,
     )
+
+
+def control_plane(mesh: Mesh, clock: Clock) -> Connection:
+    """Return the connection to *mesh*, by the way that the settings name."""
+    endpoint, access = endpoint_of(mesh), cluster_access(mesh)
+    if access is None:
+        return Connection(lambda: universal.connect(endpoint, mesh.name), clock=clock)
 
     def connect() -> ControlPlane:
         api = ControlPlaneAPI(endpoint)

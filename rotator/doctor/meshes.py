@@ -18,10 +18,11 @@ from typing import Final
 
 from rotator.adapters.kuma.control_plane import ControlPlane, Kind, ProxyReport
 from rotator.adapters.kuma.named_secrets import named_in
+from rotator.adapters.kuma.own_rights import missing_rights
 from rotator.adapters.kuma.proofs import views_of
 from rotator.adapters.kuma.sync import Finding as Lagging
 from rotator.adapters.kuma.sync import Lag, out_of_sync
-from rotator.bootstrap.meshes import control_plane, mesh_target
+from rotator.bootstrap.meshes import cluster_access, control_plane, mesh_target
 from rotator.bootstrap.sessions import Sessions
 from rotator.core.window import written
 from rotator.doctor.findings import Finding, attempted, broken, fine, warning
@@ -32,6 +33,8 @@ from rotator.settings.meshes import Mesh
 
 LOOK_AGAIN: Final = timedelta(seconds=11)
 """Control planes write insights down every ten seconds."""
+_FEW: Final = 5
+"""So many missing rights are named one by one."""
 _NEAR: Final = 0.1
 """Share of its life that a certificate has left when it is near its end; Kuma renews when a fifth is left."""
 
@@ -53,6 +56,9 @@ def mesh_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Itera
         about = f"trust_domain {name}"
         mend = "mend mesh.control_plane"
         yield from attempted(about, partial(_connected, about, settings, name, domain.mesh, clock), otherwise=mend)
+        if domain.mesh.control_plane.kubernetes is not None:
+            rights = partial(_rights, about, domain.mesh)
+            yield from attempted(about, rights, otherwise="mend mesh.control_plane.kubernetes")
         led = partial(_led, about, settings, name, domain.mesh, vault, sessions, clock)
         yield from attempted(about, led, otherwise="see docs/kuma.md")
 
@@ -140,6 +146,18 @@ def _secrets(about: str, plane: ControlPlane) -> Iterator[Finding]:
             "leave them: the next rotation of this mesh removes them when it retires a CA",
         )
     yield fine(about, f"{len(held)} secrets of rotator's are held")
+
+
+def _rights(about: str, mesh: Mesh) -> Iterator[Finding]:
+    """Yield what rotator's account lacks in the cluster."""
+    access = cluster_access(mesh)
+    missing = () if access is None else missing_rights(access, mesh.name)
+    for each in missing[:_FEW]:
+        yield broken(about, f"its account in the cluster may not {each}", "apply what deploy/kuma shows")
+    if len(missing) > _FEW:
+        yield broken(about, f"and {len(missing) - _FEW} rights more", "apply what deploy/kuma shows")
+    if not missing:
+        yield fine(about, "its account has every right in the cluster")
 
 
 def _led(
