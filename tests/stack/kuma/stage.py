@@ -45,7 +45,7 @@ class LoadedStage:
     model: Model
     daemon: MeshInstallation
     load: Load
-    began: Count = Count(requests=0, failures=())
+    began: Count
     """What was counted before the mesh was at rest: taking over a mesh without mutual TLS interrupts it."""
     told: list[Told] = field(default_factory=list)
     """Every act so far, for people who read the run."""
@@ -225,12 +225,10 @@ def staged(
             done = daemon.adopt("--accept-interruption", "nobody calls anybody yet")
             assert done.returncode == 0, done.stdout + done.stderr
         load = undo.enter_context(Load(directory / "load.jsonl", rate=rate))
-        stage = LoadedStage(plane=plane, model=model, daemon=daemon, load=load)
-        stage.spare(None)
+        load.under(plane.outbounds())
         wait_until(
             lambda: load.passes(_AT_REST),
             within=PATIENCE,
             what=f"{_AT_REST} requests in a row: {load.count().told()}",
         )
-        stage.began = load.count()
-        yield stage
+        yield LoadedStage(plane=plane, model=model, daemon=daemon, load=load, began=load.count())
