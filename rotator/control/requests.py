@@ -189,7 +189,15 @@ class Orders(Protocol):
         ...
 
 
-class Operations(Views, Orders, Protocol):
+class Refusals(Protocol):
+    """Where it is kept what was asked without a right to it."""
+
+    def denied(self, operation: str, person: Person, right: Right) -> None:
+        """Keep that *person* asked for *operation* without *right*. Never raises: the answer stands."""
+        ...
+
+
+class Operations(Views, Orders, Refusals, Protocol):
     """Everything the control socket can do; the engine gives it."""
 
 

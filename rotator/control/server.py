@@ -326,6 +326,7 @@ class ControlServer:
     def _require(self, person: Person, right: Right, operation: str) -> None:
         if self._rights.permits(person, right):
             return
+        self._operations.denied(operation, person, right)
         groups = self._rights.emergency if right is Right.EMERGENCY else self._rights.operate
         named = ", ".join(sorted(groups)) or "no group is named in the configuration"
         raise Denied(

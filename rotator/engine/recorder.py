@@ -10,8 +10,9 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -113,6 +114,15 @@ class Recorder:
         self.memory.apply(seen)
         for each in gone:
             self.memory.forget(each)
+
+    @contextlib.contextmanager
+    def doubting(self) -> Iterator[None]:
+        """Leave the working set in doubt if the block, which writes to the journal itself, does not end well."""
+        try:
+            yield
+        except BaseException:
+            self._in_doubt.set()
+            raise
 
     def settle_doubt(self) -> None:
         """Read the working set again if a commit's reply was lost. Raises `JournalError` if that cannot be done."""

@@ -238,6 +238,7 @@ def test_the_kernel_says_who_asks(operations: FakeOperations, open_directory: Pa
             "(no group is named in the configuration)"
         )
         assert ["0", denied] == ask_as(NOBODY, nobody.pw_gid, path)
+        assert [("rotate", nobody.pw_name, Right.OPERATE)] == operations.denials
         server.allow(operate=[group], emergency=["sos"])
         assert ["0", "done"] == ask_as(NOBODY, nobody.pw_gid, path)
         assert "Denied" in ask_as(NOBODY, nobody.pw_gid, path, emergency=True)[1]

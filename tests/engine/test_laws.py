@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rotator.control import Person, RollbackRequest, RotateRequest
+from rotator.control import Person, Right, RollbackRequest, RotateRequest
 from rotator.core.event import EventType
 from rotator.core.model import Phase, SubjectKind, SubjectName
 from rotator.desk import Desk
@@ -440,3 +440,29 @@ def test_law_03_is_judged_by_what_is_published_now(world: World) -> None:
         view, found = world.engine.leaves.view(name), world.consumers[name].store.read()
         assert view is not None
         assert view.observation.publications == (found,)
+
+
+def test_what_was_asked_without_a_right_is_recorded_once_a_minute(world: World) -> None:
+    """The ledger shows who tried what, however often they try; it is no reason to fill it."""
+    desk = _desk(world)
+    for _ in range(5):
+        desk.denied("rotate", ALICE, Right.OPERATE)
+    desk.denied("pause", ALICE, Right.OPERATE)
+    world.clock.advance(timedelta(minutes=1))
+    desk.denied("rotate", ALICE, Right.OPERATE)
+    refused = world.events(EventType.REFUSED)
+    assert ["rotate", "pause", "rotate"] == [each.detail["operation"] for each in refused]
+    assert all(each.requested_by is not None for each in refused)
+
+
+def test_a_request_whose_record_has_no_reply_is_under_way_all_the_same(world: World) -> None:
+    """The commit took and nobody heard of it: the next visit finds the rotation and carries it out."""
+    world.run(until=world.settled)
+    request = RotateRequest(subjects=(SubjectName(MESH),), reason="now")
+    world.faults.lose_reply(1)
+    with pytest.raises(Unavailable):
+        _desk(world).rotate(request, ALICE)
+    answer = _desk(world).rotate(request, ALICE)
+    assert ([], True) == (answer["rotations"], "under way already" in answer["refused"][0]["why"])
+    world.run(until=world.settled, span=HOURS)
+    assert _number(world) == 2

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from rotator.control import AdoptRequest, PauseRequest, Person, RollbackRequest, RotateRequest
+from rotator.control import AdoptRequest, PauseRequest, Person, Right, RollbackRequest, RotateRequest
 from rotator.core.model import SubjectName
 from rotator.durations import moment_text
 
@@ -38,6 +38,8 @@ class FakeOperations:
     refuse: Exception | None = None
     asked: list[tuple[object, Person]] = field(default_factory=list)
     """Every order, oldest first."""
+    denials: list[tuple[str, str, Right]] = field(default_factory=list)
+    """What was asked without a right to it."""
     hold: threading.Event | None = None
     """`status` waits for it, ten seconds at most."""
     held: list[str] = field(default_factory=list)
@@ -94,6 +96,10 @@ class FakeOperations:
             "found": "the builtin CA of backend ca-1",
             "interrupts": None,
         }
+
+    def denied(self, operation: str, person: Person, right: Right) -> None:
+        """Keep it."""
+        self.denials.append((operation, person.name, right))
 
     def _note(self, request: object, person: Person) -> None:
         self.asked.append((request, person))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from rotator.core.model import IntentKind, IssuerId, Serial, SubjectKind, Subjec
 from rotator.errors import ConfigError, InvariantBroken, JournalError
 from rotator.evidence.ledger import records
 from rotator.evidence.merkle import leaf_hash
-from rotator.ports import Hold, Issuance, IssuanceKind, IssuanceState, Rotation, RotationState
+from rotator.ports import Hold, Issuance, IssuanceKind, IssuanceState, Rotation, RotationState, Sighting
 from rotator.store.engine import parse_url
 from rotator.store.sql import SQLStore
 from rotator.store.tables import SCHEMA_VERSION, schema_version
@@ -300,3 +301,37 @@ def test_types_of_event_are_all_stored(store: SQLStore) -> None:
         for number, kind in enumerate(EventType):
             transaction.append(event(number, type=kind))
     assert list(EventType) == [record.event.type for record in records(store)]
+
+
+def test_a_sighting_is_kept_replaced_and_forgotten(store: SQLStore) -> None:
+    """One row a proxy of a trust domain, as it was last seen."""
+    first = Sighting(subject=MESH, party=SubjectName("web"), last_leaf_not_after=NOON, served_issuer=None, seen_at=NOON)
+    later = replace(first, last_leaf_not_after=NOON + timedelta(hours=1), served_issuer=IssuerId("aa"))
+    other = replace(first, party=SubjectName("worker"))
+    with store.transaction() as transaction:
+        for each in (first, other, later):
+            transaction.save(each)
+    assert (later, other) == store.sightings()
+    with store.transaction() as transaction:
+        transaction.forget(later)
+    assert (other,) == store.sightings()
+
+
+def test_a_store_of_the_first_schema_is_led_on(url: str, open_store: OpenStore) -> None:
+    """What the first version wrote is read as it was, and takes what this one writes."""
+    old = open_store(url)
+    with old.transaction() as transaction:
+        transaction.save(rotation(1))
+        transaction.append(event(0))
+    with old._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE sightings")
+        connection.exec_driver_sql("ALTER TABLE rotations DROP COLUMN may_interrupt")
+        connection.execute(schema_version.update().values(version=1))
+    led_on = open_store(url)
+    assert ((rotation(1),), ()) == (led_on.rotations(), led_on.sightings())
+    with led_on.transaction() as transaction:
+        transaction.save(rotation(1, may_interrupt=True))
+        transaction.save(
+            Sighting(subject=MESH, party=SubjectName("web"), last_leaf_not_after=NOON, served_issuer=None, seen_at=NOON)
+        )
+    assert ((rotation(1, may_interrupt=True),), 1) == (led_on.rotations(), len(led_on.sightings()))

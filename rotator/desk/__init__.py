@@ -13,27 +13,32 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
-from rotator.control import AdoptRequest, PauseRequest, Person, RollbackRequest, RotateRequest
-from rotator.core.event import Commitment, EventType, Trigger
+from rotator.control import AdoptRequest, PauseRequest, Person, Right, RollbackRequest, RotateRequest
+from rotator.core.event import EventType, Trigger
 from rotator.core.model import IntentKind, SubjectKind, SubjectName, TrustDomainName
+from rotator.desk.book import Book, name_of, who
 from rotator.engine import status
 from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
-from rotator.engine.recorder import Scribe
 from rotator.engine.targets import CertificateTarget, DomainTarget
-from rotator.errors import ConfigError, Rejected, Unavailable
+from rotator.errors import ConfigError, Rejected, RotatorError, Unavailable
 from rotator.ports import Adoption, Hold, Rotation, RotationState
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
+
+DENIED_ONCE_IN = timedelta(minutes=1)
+"""Who tries again and again without a right makes no more records than this: the ledger never forgets."""
 
 
 class Desk:
@@ -43,6 +48,9 @@ class Desk:
         """*ledger* gives the contract's ``ledger`` object."""
         self._engine = engine
         self._ledger = ledger
+        self._book = Book(engine)
+        self._lock = threading.Lock()
+        self._denied: dict[tuple[int, str], datetime] = {}
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -76,7 +84,7 @@ class Desk:
             if isinstance(each, DomainTarget):
                 self._seen(each)
         plan = [
-            {"subject": _name(target), "at": None, "what": sentence, "why": "asked for"}
+            {"subject": name_of(target), "at": None, "what": sentence, "why": "asked for"}
             for target in targets
             for sentence in status.rotation_plan(self._engine, target, compromised=request.compromised)
         ]
@@ -87,8 +95,8 @@ class Desk:
         for target in targets:
             why = self._refusal(target, request)
             if why is not None:
-                refused.append({"subject": _name(target), "why": why})
-                self._record_refusal(_name(target), request.reason, person, why)
+                refused.append({"subject": name_of(target), "why": why})
+                self._book.refused(name_of(target), request.reason, person, why)
                 continue
             rotation = self._open(target, request, person)
             opened.append(_opened(rotation))
@@ -100,25 +108,25 @@ class Desk:
         target = self._target(request.subject)
         if request.until <= self._engine.clock.now():
             raise Rejected(f"{request.until:%Y-%m-%dT%H:%M:%SZ} is past: a pause ends in the future")
-        hold = Hold(subject=_name(target), until=request.until, past_safety_line=request.past_safety_line)
-        self._note(
+        hold = Hold(subject=name_of(target), until=request.until, past_safety_line=request.past_safety_line)
+        self._book.note(
             EventType.PAUSED, target, person, request.reason, [hold], {"past_safety_line": request.past_safety_line}
         )
-        return {"subject": _name(target), "paused_until": status.moment(request.until)}
+        return {"subject": name_of(target), "paused_until": status.moment(request.until)}
 
     def resume(self, subject: SubjectName, person: Person) -> Mapping[str, Any]:
         """Take the hold on *subject* away."""
         target = self._target(subject)
-        was_paused = self._engine.memory.hold(_name(target)) is not None
+        was_paused = self._engine.memory.hold(name_of(target)) is not None
         recorder = self._engine.recorder
         recorder.fence()
-        with recorder.journal.transaction() as transaction:
-            transaction.release(_name(target))
-            event = self._scribe(target, None).event(EventType.RESUMED)
-            transaction.append(replace(event, requested_by=transaction.commit_to(_who(person))))
-        self._engine.memory.release(_name(target))
+        with self._book.writing(target), recorder.journal.transaction() as transaction:
+            transaction.release(name_of(target))
+            event = self._book.scribe(target, None).event(EventType.RESUMED)
+            transaction.append(replace(event, requested_by=transaction.commit_to(who(person))))
+        self._engine.memory.release(name_of(target))
         self._engine.pool.kick(target.id)
-        return {"subject": _name(target), "was_paused": was_paused}
+        return {"subject": name_of(target), "was_paused": was_paused}
 
     def rollback(self, request: RollbackRequest, person: Person) -> Mapping[str, Any]:
         """Walk the CA rotation that is under way back."""
@@ -137,10 +145,12 @@ class Desk:
             # Back to a CA that was found there is a way, too.
             why = self._mesh_refuses(target, led=False)
         if rotation is None or why is not None:
-            self._record_refusal(target.subject, request.reason, person, why or "")
+            self._book.refused(target.subject, request.reason, person, why or "")
             return _answer(refused=[{"subject": target.subject, "why": why}])
         back = replace(rotation, intent=IntentKind.ROLL_BACK)
-        self._note(EventType.INTENT, target, person, request.reason, [back], {"intent": "roll_back"}, rotation=back)
+        self._book.note(
+            EventType.INTENT, target, person, request.reason, [back], {"intent": "roll_back"}, rotation=back
+        )
         self._engine.sweep()
         return _answer(rotations=[_opened(back)])
 
@@ -178,11 +188,23 @@ class Desk:
         else:
             why = self._mesh_refuses(target, led=False)
         if adoption is None or why is not None:
-            self._record_refusal(target.subject, request.reason, person, why or "")
+            self._book.refused(target.subject, request.reason, person, why or "")
             return {**answer, "refused": [{"subject": target.subject, "why": why}]}
         rotation = self._open_adoption(target, state, adoption, request, person)
         self._engine.sweep()
         return {**answer, "rotations": [_opened(rotation)]}
+
+    def denied(self, operation: str, person: Person, right: Right) -> None:
+        """Record that *person* asked without *right*: once a minute, however often they try. Never raises."""
+        key, now = (person.uid, operation), self._engine.clock.now()
+        with self._lock:
+            last = self._denied.get(key)
+            if last is not None and timedelta(0) <= now - last < DENIED_ONCE_IN:
+                return
+            self._denied[key] = now
+        with contextlib.suppress(RotatorError):
+            # Whoever may not ask must not be able to stop the daemon with a full disk, either.
+            self._book.refused(SubjectName("rotator"), None, person, f"the right {right.value} is missing", operation)
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +231,7 @@ class Desk:
         refuses = self._mesh_refuses(target) if isinstance(target, DomainTarget) else None
         if refuses is not None:
             return refuses
-        under_way = self._engine.memory.open_rotation(_name(target))
+        under_way = self._engine.memory.open_rotation(name_of(target))
         if under_way is None:
             return None
         if request.compromised and under_way.intent is not IntentKind.COMPROMISE:
@@ -254,7 +276,7 @@ class Desk:
         detail: dict[str, str | int | bool] = {"intent": "adopt", "found": adoption.found}
         if request.ticket is not None:
             detail["ticket"] = request.ticket
-        self._note(
+        self._book.note(
             EventType.INTENT,
             target,
             person,
@@ -273,7 +295,7 @@ class Desk:
 
     def _open(self, target: CertificateTarget | DomainTarget, request: RotateRequest, person: Person) -> Rotation:
         """Open a rotation for a person, or turn the one that is under way to what the person asks for."""
-        under_way = self._engine.memory.open_rotation(_name(target))
+        under_way = self._engine.memory.open_rotation(name_of(target))
         now = self._engine.clock.now()
         active: int | None = None
         if isinstance(target, DomainTarget):
@@ -285,7 +307,7 @@ class Desk:
             rotations.append(replace(under_way, state=RotationState.FAILED, finished_at=now, outcome="superseded"))
         rotation = Rotation(
             id=uuid.uuid4().hex,
-            subject=_name(target),
+            subject=name_of(target),
             kind=SubjectKind.TRUST_DOMAIN if isinstance(target, DomainTarget) else SubjectKind.CERTIFICATE,
             intent=IntentKind.COMPROMISE if request.compromised else IntentKind.ROTATE,
             trigger=Trigger.REQUEST,
@@ -300,7 +322,7 @@ class Desk:
             detail["ticket"] = request.ticket
         if under_way is not None:
             detail["instead_of"] = under_way.id
-        self._note(
+        self._book.note(
             EventType.INTENT,
             target,
             person,
@@ -315,79 +337,6 @@ class Desk:
         )
         log.info(LogEvent.REQUEST_RECEIVED, subject=rotation.subject, rotation_id=rotation.id)
         return rotation
-
-    def _note(
-        self,
-        type_: EventType,
-        target: CertificateTarget | DomainTarget,
-        person: Person,
-        reason: str,
-        rows: Sequence[Rotation | Hold],
-        detail: Mapping[str, str | int | bool],
-        *,
-        rotation: Rotation | None = None,
-        exception: tuple[str, str] | None = None,
-        words: str | None = None,
-        closes: Rotation | None = None,
-    ) -> None:
-        """
-        Write *rows* and what was asked, by whom and why, in one transaction.
-
-        *exception* is result and reason of the exception that this opens, *words* the person's own about it.
-        """
-        recorder = self._engine.recorder
-        recorder.fence()
-        saved: list[Rotation | Hold] = []
-        with recorder.journal.transaction() as transaction:
-            who = transaction.commit_to(_who(person))
-            why = transaction.commit_to(reason)
-            for row in rows:
-                final = row
-                if isinstance(row, Rotation) and rotation is not None and row.id == rotation.id:
-                    final = replace(row, requested_by=who, reason_commitment=why)
-                transaction.save(final)
-                saved.append(final)
-            if closes is not None:
-                ended = self._scribe(target, closes).event(
-                    EventType.FAILED, result="superseded", reason="a person's request took its place"
-                )
-                transaction.append(ended)
-            scribe = self._scribe(target, rotation)
-            asked = scribe.event(type_, result="started" if type_ is EventType.INTENT else "ok", detail=detail)
-            transaction.append(replace(asked, requested_by=who, reason_commitment=why))
-            if exception is not None:
-                opened = scribe.event(EventType.EXCEPTION_OPENED, result=exception[0], reason=exception[1])
-                spoken = transaction.commit_to(words) if words is not None else None
-                transaction.append(replace(opened, requested_by=who, reason_commitment=spoken))
-        self._engine.memory.apply(saved)
-        self._engine.pool.kick(target.id)
-
-    def _record_refusal(self, subject: SubjectName, reason: str, person: Person, why: str) -> None:
-        """Record a request that was not carried out."""
-        recorder = self._engine.recorder
-        recorder.fence()
-        with recorder.journal.transaction() as transaction:
-            who: Commitment = transaction.commit_to(_who(person))
-            words = transaction.commit_to(reason)
-            scribe = Scribe(clock=self._engine.clock, subject=subject, rotation=None)
-            refused = scribe.event(EventType.REFUSED, result="refused", reason=why)
-            transaction.append(replace(refused, requested_by=who, reason_commitment=words, trigger=Trigger.REQUEST))
-        log.warning(LogEvent.REQUEST_REFUSED, subject=subject, reason=why)
-
-    def _scribe(self, target: CertificateTarget | DomainTarget, rotation: Rotation | None) -> Scribe:
-        """Return the writer of the target's events."""
-        identity = f"spiffe://{target.name}" if isinstance(target, DomainTarget) else target.certificate.identity
-        return Scribe(clock=self._engine.clock, subject=_name(target), rotation=rotation, spiffe_id=identity)
-
-
-def _name(target: CertificateTarget | DomainTarget) -> SubjectName:
-    """Return the target's name as a subject."""
-    return target.subject if isinstance(target, DomainTarget) else target.name
-
-
-def _who(person: Person) -> str:
-    """Return what stands behind the commitment to a person."""
-    return f"{person.name} (uid {person.uid})"
 
 
 def _answer(
