@@ -11,9 +11,9 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rotator.adapters.notify import LogNotifier
@@ -117,6 +117,12 @@ def audit_sources(settings: Settings) -> Audit:
     return Audit(settings, SystemClock())
 
 
+def _timeouts(settings: Settings) -> Iterator[timedelta]:
+    """Yield how long each system that changes the world on rotator's word may take to answer."""
+    yield from (each.vault.timeout for each in settings.issuers.values() if each.vault is not None)
+    yield from (each.mesh.control_plane.timeout for each in settings.trust_domains.values() if each.mesh is not None)
+
+
 def spool_path(settings: Settings) -> Path:
     """Return where records wait while the database cannot be written: beside the log, away from the database."""
     return settings.ledger.path.parent / f"{settings.ledger.path.name}-spool.jsonl"
@@ -140,7 +146,7 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
                 within=settings.limits.issuances_per_subject.within,
             ),
         )
-        longest = max(each.vault.timeout for each in settings.issuers.values() if each.vault is not None)
+        longest = max(_timeouts(settings))
         engine = Engine(
             fleet=build_fleet(settings, sessions, clock),
             journal=store,
