@@ -236,8 +236,8 @@ class MeshWorld:
                 case RetireIssuer(issuer=issuer):
                     self.mesh.retire(self.generation(view, issuer), revoke=False)
                 case Wait(until=moment):
-                    far = moment is not None and moment - self.clock.now() > timedelta(minutes=2)
-                    self.tick(60 if far and not self.is_moving(view) else 1)
+                    far = moment is not None and moment - self.clock.now() > timedelta(minutes=6)
+                    self.tick(300 if far and not self.is_moving(view) else 1)
                     continue
                 case Done():
                     return

@@ -7,7 +7,8 @@ bundle whenever that part of the Mesh changes, never when the content of a secre
 
 Rules that must stay true here:
 
-- No secret that the Mesh refers to ever changes its content: every bundle has a secret of its own (law 9).
+- No secret that the Mesh refers to ever changes its content: every bundle has a secret of its own (law 9), which is
+  there for longer than the control plane's caches last before the Mesh refers to it.
 - Certificate and key move in one write; everything else in the Mesh stays as it was read.
 - Only held generations stand in a bundle, the active one first (law 6). A generation that is still in the bundle is
   taken out of it before it is removed (law 2).
@@ -15,15 +16,17 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from cryptography import x509
 
 from rotator.adapters.kuma import guards
 from rotator.adapters.kuma.adoption import of_backend, of_plaintext_mtls
-from rotator.adapters.kuma.control_plane import ControlPlane, Document, Environment, Kind
+from rotator.adapters.kuma.control_plane import ControlPlane, Document, Environment, Kind, Mode
 from rotator.adapters.kuma.generations import (
     ADOPTED,
     Kept,
@@ -58,6 +61,12 @@ from rotator.ports import (
 
 _BACKEND = "rotator"
 """The backend that is made where there is none."""
+
+_SETTLES: Final = {Mode.ZONE: timedelta(seconds=2), Mode.GLOBAL: timedelta(seconds=5)}
+"""
+How long a new secret is left alone before the Mesh refers to it: a control plane's caches (1 s), and its zones, which
+get secrets and meshes each by itself (1 s either way). One that finds the Mesh first backs off, for minutes at worst.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +149,7 @@ class ProvidedMesh:
             active=held.active,
             given=None if sight.mtls is None else ids_in(sight.bundle, sight.kept),
             longest_leaf=self._longest_leaf,
+            now=self._clock.now(),
         )
         return MeshView(
             held=held,
@@ -334,6 +344,8 @@ class ProvidedMesh:
         if others or signer.number == ADOPTED:
             # What rotator did not make may change under it: a bundle of its own holds generation 0 too.
             certificate = secrets.create(bundle_purpose(pem), pem)
+            if certificate not in sight.shelf.values:
+                self._clock.wait(threading.Event(), _SETTLES[sight.plane.about.mode])
         key = signer.key_secret
         if sight.mtls is None:
             spec = switched_on(
