@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -68,14 +68,15 @@ def _connected(about: str, settings: Settings, name: str, mesh: Mesh, clock: Clo
     plane = control_plane(mesh, clock)()
     reports = plane.proxies.reports()
     yield from _proxies(about, plane, reports, clock)
-    yield from _certificates(about, reports, clock)
+    yield from certificates_ending(about, reports, clock.now())
     said = plane.about
     yield fine(
         about,
         f"{said.product} {said.version_text}, {said.environment}, {said.mode}; {len(reports)} proxies in mesh "
         f"{plane.mesh}, model {settings.trust_domains[name].model} as configured",
     )
-    if mesh.control_plane.address.startswith("http://") and mesh.control_plane.kubernetes is not None:
+    if mesh.control_plane.url is None and mesh.control_plane.address.startswith("http://"):
+        # Where it is given, plain http is for this machine alone.
         yield warning(
             about,
             f"the proxies are seen through {mesh.control_plane.address}, where anybody on the way can answer instead",
@@ -105,8 +106,8 @@ def _lagging(plane: ControlPlane, reports: Sequence[ProxyReport]) -> tuple[Laggi
     return out_of_sync(reports, views_of(plane.proxies, [each.name for each in reports if each.online]))
 
 
-def _certificates(about: str, reports: Sequence[ProxyReport], clock: Clock) -> Iterator[Finding]:
-    now = clock.now()
+def certificates_ending(about: str, reports: Sequence[ProxyReport], now: datetime) -> Iterator[Finding]:
+    """Yield whose certificate has ended or soon ends at *now*, of those who are in contact."""
     for each in reports:
         ends, began = each.certificate_not_after, each.certificate_issued_at
         if not each.online or ends is None:

@@ -7,17 +7,19 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rotator.adapters.kuma.control_plane import ProxyReport
 from rotator.adapters.vault.examination import clock_offset, missing_rights
 from rotator.cli import main
 from rotator.clock import SystemClock
 from rotator.doctor import Finding, Grade, examine
 from rotator.doctor.findings import attempted
+from rotator.doctor.meshes import certificates_ending
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, RotatorError, Unavailable
 from rotator.evidence.signer import LocalSigner
@@ -168,6 +170,41 @@ def test_a_refusal_is_broken_with_its_mend(led: Examined, standin: StandIn) -> N
     found = [each for each in led.findings() if each.mend == "set meshServices.mode to Exclusive"]
 
     assert [Grade.BROKEN] == [each.grade for each in found]
+
+
+@pytest.mark.external
+def test_secrets_that_nothing_refers_to_are_named(led: Examined, standin: StandIn) -> None:
+    """Left-over bundles are a warning, from the second on: one may wait for the write that refers to it."""
+    for name in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        standin.keep_secret(f"rotator-bundle-{name}", b"-")
+
+    assert "nothing refers to 2 of rotator's bundle secrets: bundle-aaaaaaaaaaaa, bundle-bbbbbbbbbbbb" in led.said(
+        Grade.WARNING
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "online", "expected"),
+    [
+        (timedelta(hours=3), True, []),
+        (timedelta(hours=2), True, [Grade.WARNING]),
+        (timedelta(hours=2), False, []),
+        (timedelta(0), True, [Grade.BROKEN]),
+    ],
+    ids=["renewed in time", "a tenth left", "out of contact", "ended"],
+)
+def test_a_certificate_near_its_end_is_named(left: timedelta, online: bool, expected: list[Grade]) -> None:  # noqa: FBT001 -- a table's column
+    """Kuma renews when a fifth is left: with less than a tenth something is wrong; who is away is named elsewhere."""
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    report = ProxyReport(
+        name="web",
+        zone="",
+        online=online,
+        certificate_not_after=now + left,
+        certificate_issued_at=now + left - timedelta(hours=24),
+    )
+
+    assert expected == [each.grade for each in certificates_ending("mesh", [report], now)]
 
 
 # --- Vault ------------------------------------------------------------------------------------------------------------
