@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import ssl
@@ -197,11 +198,14 @@ def test_a_status_is_an_error_of_ours(status: int, error: type[AdapterError]) ->
     said = {
         "title": "Could not process",
         "detail": "Resource is not valid",
-        "invalid_parameters": [{"field": "spec.x", "reason": "token=hunter2"}],
+        "invalid_parameters": [
+            {"field": "spec.x", "reason": f"token=hunter2 {base64.b64encode(b'hunter' * 9).decode()}"}
+        ],
     }
     with Scripted(saying(status, said)) as server, pytest.raises(error, match="testing") as raised:
         server.api().put("/x", {}, doing=DOING)
     assert "hunter2" not in str(raised.value)
+    assert base64.b64encode(b"hunter" * 3).decode() not in str(raised.value)
     assert len(str(raised.value)) < 500
 
 

@@ -72,6 +72,7 @@ def seen(
         active=NEW.authority.id,
         given=given,
         longest_leaf=LONGEST,
+        now=NOW,
     )
 
 
@@ -128,6 +129,13 @@ def test_an_offline_proxy_counts_until_its_last_leaf_has_ended() -> None:
     assert [NOW + LONGEST, LATER] == [each.last_leaf_not_after for each in found.parties[1:]]
     assert {OLD.authority.id: NOW + LONGEST} == dict(found.stray_until)
     assert not any(each.reachable for each in found.parties[1:])
+
+
+def test_a_zone_egress_that_cannot_be_asked_is_waited_for() -> None:
+    """Nobody reports when its leaf ends: while it is online, that may be the longest leaf from now."""
+    found = seen(report("zoneegress:east", certificate_not_after=None), views={})
+    assert (False, NOW + LONGEST) == (found.parties[1].reachable, found.parties[1].last_leaf_not_after)
+    assert {OLD.authority.id: NOW + LONGEST} == dict(found.stray_until)
 
 
 def test_a_proxy_that_never_connected_holds_no_leaf() -> None:

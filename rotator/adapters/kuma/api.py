@@ -44,6 +44,7 @@ MOST_PAGES = 2000
 """A list longer than a million items is one that never ends."""
 
 _TOKEN = re.compile(r"[!-~]+")
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
 _LONGEST_QUOTE = 300
 _HTTP_PORT, _HTTPS_PORT = 80, 443
 
@@ -328,4 +329,6 @@ def _said(text: bytes) -> str:
         for each in (wrong if isinstance(wrong, list) else ())
         if isinstance(each, dict)
     ]
-    return " ".join(redacted_text("; ".join(words)).split())[:_LONGEST_QUOTE]
+    # A Mesh may hold a key in base64, and whoever refuses it may quote it.
+    told = _ENCODED.sub("[removed]", redacted_text("; ".join(words)))
+    return " ".join(told.split())[:_LONGEST_QUOTE]

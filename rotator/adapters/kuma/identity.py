@@ -119,6 +119,7 @@ class IdentityMesh:
             active=held.active,
             given=ids_in(sight.bundle, sight.kept) if sight.has_trust and sight.winner is not None else None,
             longest_leaf=self._longest_leaf,
+            now=self._clock.now(),
         )
         return MeshView(
             held=held,

@@ -66,6 +66,7 @@ def parties(
     active: IssuerId | None,
     given: frozenset[IssuerId] | None,
     longest_leaf: timedelta,
+    now: datetime,
 ) -> Seen:
     """
     Return the relying parties of *mesh*.
@@ -79,6 +80,7 @@ def parties(
         active: Who signs now: no stray leaf is reckoned for it.
         given: The held generations in the bundle that the mesh gives now, None if it has no CA at all.
         longest_leaf: Bounds the last leaf of a proxy of which the control plane knows no expiry.
+        now: When the reports were taken.
     """
     by_sha256 = {each.authority.sha256: each.authority.id for each in held}
     found = [RelyingParty(name=SubjectName(f"mesh:{mesh}"), published=given, acknowledged=given or frozenset())]
@@ -92,7 +94,7 @@ def parties(
             continue
         trusted = frozenset[str]() if view is None else view.bundles.get(domain, frozenset())
         issuer = None if view is None else view.leaf_issuer
-        ends = _last_leaf_ends(report, view, longest_leaf)
+        ends = _last_leaf_ends(report, view, now + longest_leaf, longest_leaf)
         if issuer is None and ends is not None:
             strays.append(ends)
         party = RelyingParty(
@@ -126,13 +128,22 @@ def out_of_sync(
     return tuple(findings)
 
 
-def _last_leaf_ends(report: ProxyReport, view: ProxyView | None, longest_leaf: timedelta) -> datetime | None:
-    """Return when the last leaf ends that the proxy may hold; None if it never had one."""
+def _last_leaf_ends(
+    report: ProxyReport, view: ProxyView | None, newest_ends: datetime, longest_leaf: timedelta
+) -> datetime | None:
+    """
+    Return when the last leaf ends that the proxy may hold; None if it never had one.
+
+    Nobody reports an end for a zone egress, nor perhaps for a proxy that left: such a leaf is as young as can be.
+    *newest_ends* is when one would end that is issued right now.
+    """
     known = [report.certificate_not_after, None if view is None else view.leaf_not_after]
     ends = [each for each in known if each is not None]
-    if not ends and report.disconnected_at is not None:
-        ends = [report.disconnected_at + longest_leaf]
-    return max(ends, default=None)
+    if ends:
+        return max(ends)
+    if report.online:
+        return newest_ends
+    return None if report.disconnected_at is None else report.disconnected_at + longest_leaf
 
 
 def _lag(report: ProxyReport, *, asked: bool, view: ProxyView | None) -> tuple[Lag, str] | None:
