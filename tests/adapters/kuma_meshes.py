@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from rotator.adapters.kuma.about import Model
 from rotator.adapters.kuma.api import Endpoint
+from rotator.adapters.kuma.control_plane import ControlPlane
 from rotator.adapters.kuma.models import KumaMesh
 from rotator.adapters.kuma.universal import connect
 from rotator.core.authority import AuthorityPolicy, decide
@@ -91,7 +92,7 @@ class MeshWorld:
         self.root = self.root or FakeCA("mesh root", DOMAIN, now, now + timedelta(days=1825), path_length=1)
         token = self._cleanup.enter_context(_TokenFile(self.standin.admin_token))
         endpoint = Endpoint(url=self.standin.url, token_file=token.path)
-        self.plane = connect(endpoint, "default")
+        self.plane: ControlPlane = connect(endpoint, "default")
         self.mesh = self.again()
         self.highest = 0
         return self
@@ -99,11 +100,15 @@ class MeshWorld:
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
 
+    def connect(self) -> ControlPlane:
+        """Return the control plane, as the wiring would."""
+        return self.plane
+
     def again(self, **more: Any) -> KumaMesh:
         """Return the adapter of another process."""
         assert self.root is not None
         return KumaMesh(
-            lambda: self.plane,
+            self.connect,
             self.vault.signer(DOMAIN, self.root),
             self.clock,
             DOMAIN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from rotator.adapters.kuma.about import Model
 from rotator.adapters.kuma.control_plane import ControlPlane, Document, Documents, Kind, Secrets, StoredSecret
 from rotator.core.model import AuthorityIntent, IntentKind
 from rotator.errors import Unavailable
+from rotator.ports import MeshView
 from tests.adapters.kuma_meshes import MeshWorld
 from tests.fakes.kuma.store import IDENTITY, TRUST
 
@@ -95,6 +97,11 @@ def walk(world: MeshWorld, intent: AuthorityIntent) -> None:
     raise AssertionError("it goes on dying")
 
 
+def has_activated(world: MeshWorld) -> Callable[[MeshView], bool]:
+    """Return what is true of a look once the new generation signs."""
+    return lambda _: world.steps[-1:] == ["activate"]
+
+
 def is_tidy(world: MeshWorld, number: int) -> None:
     """Hold that generation *number* alone is left, and that nothing lies about once another one is prepared."""
     assert ([], (number,), number) == (world.broken, world.numbers(), world.active())
@@ -128,7 +135,7 @@ def test_law_13_a_crash_at_any_write_of_a_rollback_is_survived(model: Model) -> 
     for at in itertools.count(1):
         with MeshWorld(model=model) as world:
             world.first()
-            world.rotate(until=lambda _, world=world: world.steps[-1:] == ["activate"])  # type: ignore[misc]
+            world.rotate(until=has_activated(world))
             world.tick(15)
             fuse = Fuse(at, after=at % 2 == 0)
             intent = world.intent(IntentKind.ROLL_BACK)
