@@ -191,14 +191,14 @@ class FleetAlerts:
         rolling = [self._memory.open_rotation(each.name) for each in fleet.rolled_with(target.name)]
         if target.keep_running or any(rolling):
             failed |= stopped
-        begun = [each.roll_started_at for each in rolling if each is not None and each.roll_started_at is not None]
+        begun = self._rolls.begun(target.name, [each for each in rolling if each is not None])
         standing = WorkloadStanding(
             name=target.name,
             failed=tuple(sorted(failed)),
             waiting_on=look.waiting_on if look is not None else (),
             why=look.why if look is not None else "",
             held=held,
-            deadline=min(begun) + target.policy.drain_deadline if begun else None,
+            deadline=begun + target.policy.drain_deadline if begun is not None else None,
             at=now,
         )
         return workload_alerts(standing)

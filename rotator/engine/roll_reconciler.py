@@ -12,6 +12,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -47,6 +48,7 @@ class RollReconciler:
         self._steps = steps
         self._members: dict[SubjectName, tuple[Member, ...]] = {}
         self._failed: dict[SubjectName, frozenset[str]] = {}
+        self._begun: dict[SubjectName, datetime] = {}
         self._looks: dict[SubjectName, Look] = {}
         self._guard = threading.Lock()
 
@@ -67,6 +69,16 @@ class RollReconciler:
         """Return the members that do not get ready, as last seen."""
         return self._failed.get(workload, frozenset())
 
+    def begun(self, workload: SubjectName, rotations: Iterable[Rotation]) -> datetime | None:
+        """
+        Return when the roll of *workload* began, from when its drain deadline counts; None if none is under way.
+
+        A roll outside a rotation (a member that somebody started on old material, a bundle that shrank) is remembered
+        by this process alone: after a restart its deadline counts anew, later and never earlier.
+        """
+        known = [each.roll_started_at for each in rotations if each.roll_started_at is not None]
+        return min(known, default=self._begun.get(workload))
+
     def reconcile(self, fleet: Fleet, target: WorkloadTarget, leaves: LeafReconciler) -> Look:
         """Bring *target* one step closer to running on what is published, and return when to look again."""
         with self._locks.of(target.id):
@@ -86,20 +98,23 @@ class RollReconciler:
         )
         since = max((moment for each in seen if (moment := stale_before(each)) is not None), default=None)
         if since is None or not self._has_work(target, members, since, rotations):
+            self._begun.pop(target.name, None)
             return Look(at=self._clock.now() + IDLE_LOOK)
         now = self._clock.now()
-        started = [each.roll_started_at for each in rotations if each.roll_started_at is not None]
+        begun = self.begun(target.name, rotations)
         decision = rollout.decide(
             target.policy,
             members,
             since,
-            min(started, default=now),
+            begun or now,
             now,
             self._failed.get(target.name, frozenset()),
         )
         match decision:
             case DrainMember() | ReplaceMember() | UndrainMember():
                 log.info(LogEvent.STEP_STARTED, subject=target.name, step=sentence(decision))
+                if not rotations:
+                    self._begun.setdefault(target.name, now)
                 self._apply(target, decision, members, rotations)
                 return Look(at=self._clock.now())
             case Wait():
@@ -107,6 +122,7 @@ class RollReconciler:
                 return Look(at=until, waiting_on=decision.on, why=decision.why, alert=decision.alert)
             case _:
                 self._failed.pop(target.name, None)
+                self._begun.pop(target.name, None)
                 return Look(at=now + POLL if rotations else now + IDLE_LOOK)
 
     def _apply(

@@ -14,7 +14,7 @@ from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import Event, EventType
 from rotator.core.foreseen import AlertPolicy
 from rotator.core.model import Severity, SubjectKind, SubjectName
-from rotator.core.rollout import RolloutPolicy
+from rotator.core.rollout import AtDrainDeadline, RolloutPolicy
 from rotator.engine.alerting import QUIET
 from rotator.engine.limits import IssuanceLimit
 from rotator.engine.targets import WorkloadTarget
@@ -351,3 +351,20 @@ def test_an_issuer_that_was_never_logged_in_to_is_told_of_after_a_while(world: W
     world.clock.advance(policy.overdue_after)
     assert [AlertKind.LOGIN_LOST] == [each.kind for each in sessions.alerts(policy, world.clock.now())]
     sessions.close()
+
+
+def test_a_drain_outside_a_rotation_has_its_deadline_too(world: World) -> None:
+    """A member that somebody started on old material is drained, told of at the deadline, and dealt with as chosen."""
+    name, fleet = workers(world)
+    target = world.workloads[name]
+    world.workloads[name] = replace(target, policy=replace(target.policy, at_drain_deadline=AtDrainDeadline.FORCE))
+    world.engine.use(world.fleet())
+    rotations = len(world.rotations(SERVICE))
+    fleet.workers["w1"].started_at = world.clock.now() - 5 * HOURS
+    fleet.give_work("w1", 3 * HOURS)
+    world.engine.pool.kick(world.workloads[name].id)
+    world.run(span=4 * MINUTES)
+    assert 0 == fleet.lost
+    world.run(until=lambda: fleet.lost == 1, span=5 * MINUTES)
+    assert rotations == len(world.rotations(SERVICE))
+    assert 1 == len(world.events(EventType.EXCEPTION_OPENED))
