@@ -222,14 +222,14 @@ def drive(lane: Callable[[], Requests], *, rate: float, lanes: int, stop: thread
     began = clock.monotonic()
 
     def run(number: int) -> None:
-        with contextlib.closing(lane()) as requests:
+        with contextlib.closing(lane()) as sender:
             turn = 0
             while not stop.is_set():
                 due = began + (turn * lanes + number) / rate
                 ahead = due - clock.monotonic()
                 if ahead > 0 and clock.wait(stop, timedelta(seconds=ahead)):
                     break
-                answer = requests.request()
+                answer = sender.request()
                 if answer is not None:
                     tally.add(answer)
                 turn += 1
