@@ -32,7 +32,17 @@ from rotator.core.model import (
     KeyType,
     TrustDomainName,
 )
-from rotator.core.steps import ActivateIssuer, Done, Nothing, PrepareIssuer, PublishBundle, Refused, RetireIssuer, Wait
+from rotator.core.steps import (
+    ActivateIssuer,
+    Done,
+    Nothing,
+    PrepareIssuer,
+    PublishBundle,
+    Refused,
+    RetireIssuer,
+    RevokeIssuer,
+    Wait,
+)
 from rotator.errors import Unavailable
 from rotator.ports import AuthorityOrder, MeshView
 from tests.fakes.certificate_authority import FakeCA
@@ -238,6 +248,8 @@ class MeshWorld:
                         self.taken("activate")
                     self.tick()
                     continue
+                case RevokeIssuer(issuer=issuer):
+                    self.mesh.revoke_authority(self.generation(view, issuer).authority.serial)
                 case RetireIssuer(issuer=issuer):
                     self.mesh.retire(self.generation(view, issuer), revoke=False)
                 case Wait(until=moment):

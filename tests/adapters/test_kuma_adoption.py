@@ -129,6 +129,16 @@ def test_a_mesh_without_identity_says_what_is_interrupted(modern: MeshWorld) -> 
     assert (1, None) == (modern.active(), modern.look().adoption)
 
 
+def test_a_first_identity_beside_mesh_mtls_is_said_to_be_one() -> None:
+    """Where proxies have leaves of Mesh.mtls they are what is left; switching it off is its people's."""
+    with MeshWorld(model=Model.IDENTITY) as world:
+        world.on_builtin()
+        plan = adoption(world)
+        assert "Mesh.mtls, and no MeshIdentity" == plan.found
+        assert plan.interrupts is not None
+        assert plan.plan[-1].startswith("leave Mesh.mtls to you")
+
+
 @pytest.mark.parametrize("name", ["identity", "z-identity"])
 def test_somebodys_identity_is_taken_over_without_a_refused_pair(modern: MeshWorld, name: str) -> None:
     """Whether its name sorts before rotator's or after: its MeshTrust stays until its last leaf is gone."""

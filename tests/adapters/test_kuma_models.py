@@ -7,11 +7,13 @@ The stand-in behaves as Kuma's sources say; no released control plane has confir
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from rotator.adapters.kuma.about import Model
 from rotator.core.model import IntentKind
+from rotator.errors import Unavailable
 from tests.adapters.kuma_meshes import MeshWorld
 
 KINDS = {
@@ -49,3 +51,39 @@ def test_law_07_a_rollback_breaks_no_pair_and_a_rotation_follows_it(world: MeshW
     assert ([], (1,), 1) == (world.broken, world.numbers(), world.active())
     world.rotate()
     assert ([], (3,), 3) == (world.broken, world.numbers(), world.active())
+
+
+def test_law_08_a_compromised_generation_is_left_at_once(world: MeshWorld) -> None:
+    """It is revoked, nobody is waited for, and the mesh ends on another one that every pair trusts."""
+    intent = replace(world.intent(), kind=IntentKind.COMPROMISE)
+
+    world.rotate(intent)
+    world.tick(20)
+
+    assert ({}, (2,), 2) == (world.standin.failures(), world.numbers(), world.active())
+    assert ["PrepareIssuer", "RevokeIssuer", "activate"] == world.steps[:3]
+    assert 1 == len([each for each in world.mesh.strays() if each.revoked_at is not None])
+
+
+def test_law_12_what_was_signed_and_never_kept_is_found(world: MeshWorld) -> None:
+    """A CA that the corporate PKI signed, whose secrets were never made, shows among the strays."""
+    announced: list[str] = []
+    whole = world.plane
+
+    class Full:
+        """Secrets into which nothing goes any more."""
+
+        held, read, remove = whole.secrets.held, whole.secrets.read, whole.secrets.remove
+
+        def create(self, purpose: str, value: bytes) -> str:
+            raise Unavailable(f"no room for {purpose} of {len(value)} bytes")
+
+    world.plane = replace(whole, secrets=Full())
+    with pytest.raises(Unavailable):
+        world.mesh.prepare(world.order(2, announce=announced.append))
+    world.plane = whole
+
+    held = frozenset(each.authority.serial for each in world.mesh.observe().generations)
+    assert announced == [each.spki_sha256 for each in world.mesh.strays(held)]
+    world.rotate()
+    assert ([], 2) == (world.broken, world.active())

@@ -83,15 +83,16 @@ def of_plaintext_mtls(longest_leaf: timedelta) -> Adoption:
     )
 
 
-def of_plaintext_identity(about: About, longest_leaf: timedelta) -> Adoption:
-    """Return how a mesh gets its first MeshIdentity."""
+def of_plaintext_identity(about: About, longest_leaf: timedelta, *, has_mtls: bool) -> Adoption:
+    """Return how a mesh gets its first MeshIdentity; *has_mtls* while its proxies have leaves of ``Mesh.mtls``."""
     return Adoption(
-        found="a mesh without any MeshIdentity",
+        found="Mesh.mtls, and no MeshIdentity" if has_mtls else "a mesh without any MeshIdentity",
         plan=(
             "have a first CA signed and keep it, with its key, in secrets of its own",
             "make a MeshIdentity that selects nobody, and wait until it is ready",
             "trust its CA in a MeshTrust of rotator's own",
             f"let it select every proxy, with leaves of {written(longest_leaf)}",
+            *(("leave Mesh.mtls to you: switch it off once every proxy has its identity",) if has_mtls else ()),
         ),
         interrupts=(
             f"proxies of control plane {about.version_text} get their first identity, and what MeshTLS makes strict "

@@ -20,6 +20,7 @@ from datetime import timedelta
 from cryptography import x509
 
 from rotator.adapters.kuma import guards
+from rotator.adapters.kuma.about import FIRST_WITHOUT_MTLS
 from rotator.adapters.kuma.control_plane import ControlPlane, Document, Kind
 from rotator.adapters.kuma.generations import (
     ADOPTED,
@@ -34,6 +35,7 @@ from rotator.adapters.kuma.mesh import (
     Source,
     bundled_of,
     has_exclusive_services,
+    mtls_of,
     readiness_of,
     selected_by,
     trust_domain_of,
@@ -50,6 +52,8 @@ class Sight:
     """The mesh as it was read."""
 
     plane: ControlPlane
+    has_mtls: bool
+    """``Mesh.mtls`` is on beside whatever MeshIdentities there are, and means something."""
     shelf: Shelf
     identities: Mapping[int, Document]
     """Rotator's own, by generation; generation 0's under 0."""
@@ -136,6 +140,7 @@ def sight_of(plane: ControlPlane, trust_domain: TrustDomainName, longest_leaf: t
     said.append(guards.cas_share_a_name(guards.live(kept)))
     return Sight(
         plane=plane,
+        has_mtls=plane.about.version < FIRST_WITHOUT_MTLS and mtls_of(mesh.spec) is not None,
         shelf=shelf,
         identities=identities,
         others=others,

@@ -35,7 +35,16 @@ from rotator.adapters.kuma.generations import (
     note_adopted,
 )
 from rotator.adapters.kuma.identities import Sight, certificates_in, sight_of, winner_of
-from rotator.adapters.kuma.mesh import identity_spec, path_of, readiness_of, selected_by, selecting, trusting
+from rotator.adapters.kuma.mesh import (
+    bundled_of,
+    identity_spec,
+    path_of,
+    readiness_of,
+    selected_by,
+    selecting,
+    trusting,
+    without_trust,
+)
 from rotator.adapters.kuma.naming import identity_name, trust_name
 from rotator.adapters.kuma.proofs import Proofs
 from rotator.adapters.kuma.revocations import Revocations
@@ -164,7 +173,7 @@ class IdentityMesh:
 
     def _adoption(self, sight: Sight) -> Adoption | None:
         if sight.winner is None:
-            return of_plaintext_identity(sight.plane.about, self._longest_leaf)
+            return of_plaintext_identity(sight.plane.about, self._longest_leaf, has_mtls=sight.has_mtls)
         if sight.winner not in sight.others:
             return None
         first = identity_name(sight.plane.mesh, 1)
@@ -309,6 +318,12 @@ class IdentityMesh:
         winner = winner_of(documents.listed(Kind.IDENTITY))
         if winner is None or winner.name != document.name:
             raise Conflict(f"MeshIdentity {document.name} selects every proxy and another one wins")
+        if target.number != ADOPTED and sight.ancestor is not None:
+            # Long before its MeshTrust goes: a control plane that still looks at it would make that anew.
+            ancestor = documents.read(Kind.IDENTITY, sight.identities[ADOPTED].name)
+            bundled = None if ancestor is None else bundled_of(ancestor)
+            if ancestor is not None and bundled is not None and bundled.makes_trust:
+                documents.write(ancestor.with_spec(without_trust(ancestor.spec)))
         return revision
 
     def _trust(self, sight: Sight, wanted: Iterable[Kept]) -> str:
