@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rotator.core.event import EventType
 from rotator.core.model import Phase
@@ -48,6 +48,16 @@ class MeshPolicy:
     minimum_overlap: str = "5s"
 
 
+@runtime_checkable
+class KeptInCluster(Protocol):
+    """A control plane whose documents and secrets rotator reaches through the Kubernetes API."""
+
+    @property
+    def kubernetes(self) -> Mapping[str, Any]:
+        """Return how, as the configuration says it: ``namespace``, ``kubeconfig_file``."""
+        ...
+
+
 def new_mesh_name() -> str:
     """Return a name for a mesh and its trust domain that no other test has."""
     return f"mesh-{next(_numbers)}"
@@ -68,6 +78,8 @@ class MeshInstallation(DaemonInstallation):
         control_plane: dict[str, Any] = {"url": plane.url, "timeout": "5s"}
         if plane.token_file is not None:
             control_plane["token_file"] = str(plane.token_file)
+        if isinstance(plane, KeptInCluster):
+            control_plane["kubernetes"] = dict(plane.kubernetes)
         super().__init__(
             directory,
             vault,

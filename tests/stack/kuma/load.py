@@ -35,6 +35,9 @@ from rotator.embedded.process import LOOPBACK, wait_until
 ANSWERS_WITHIN = timedelta(seconds=30)
 """How long an order may take: the longest request, and some patience for two busy cores."""
 
+AT_REST = 300
+"""So many requests in a row without a failure, over every pair several times, say that a mesh is at rest."""
+
 
 class Pairs:
     """The pairs under load, each taken in its turn; knows which of them a request is under way for."""

@@ -16,7 +16,8 @@ from rotator.clock import SystemClock
 from rotator.durations import parse_duration
 from rotator.embedded.process import wait_until
 from tests.stack.kuma.beginnings import begin, put_authority
-from tests.stack.kuma.load import Count, Load
+from tests.stack.kuma.installation import PATIENCE
+from tests.stack.kuma.load import AT_REST, Count, Load
 from tests.stack.kuma.plane import Beginning, MeshUnderTest, Model
 
 SPAN = 2.2
@@ -33,9 +34,11 @@ def overwritten_in_place(
         plane.start_proxy(f"service-{number}")
     with Load(directory / "load.jsonl", rate=rate) as load:
         load.under(plane.outbounds())
-        load.more(200)
+        # Kuma lets proxies speak TLS only once it has been told that both sides can.
+        wait_until(
+            lambda: load.passes(AT_REST), within=PATIENCE, what=f"{AT_REST} requests in a row: {load.count().told()}"
+        )
         before = load.count()
-        assert before.failures == (), f"before anything was done: {before.told()}"
         put_authority(plane, clock.now())
         until = clock.monotonic() + (parse_duration(leaf) * SPAN).total_seconds()
         wait_until(

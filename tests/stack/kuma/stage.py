@@ -22,11 +22,8 @@ from rotator.embedded.process import wait_until
 from rotator.ports import RotationState
 from tests.fixtures_openbao import new_mesh
 from tests.stack.kuma.installation import AUTHORITY_LIFE, PATIENCE, MeshInstallation, MeshPolicy
-from tests.stack.kuma.load import Count, Load
+from tests.stack.kuma.load import AT_REST, Count, Load
 from tests.stack.kuma.plane import Json, MeshUnderTest, Model, served_authority
-
-_AT_REST = 300
-"""So many requests in a row without a failure, over every pair several times, say that a mesh is at rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +224,8 @@ def staged(
         load = undo.enter_context(Load(directory / "load.jsonl", rate=rate))
         load.under(plane.outbounds())
         wait_until(
-            lambda: load.passes(_AT_REST),
+            lambda: load.passes(AT_REST),
             within=PATIENCE,
-            what=f"{_AT_REST} requests in a row: {load.count().told()}",
+            what=f"{AT_REST} requests in a row: {load.count().told()}",
         )
         yield LoadedStage(plane=plane, model=model, daemon=daemon, load=load, began=load.count())
