@@ -16,7 +16,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+from rotator.adapters.kuma.about import Model
 from rotator.adapters.kuma.control_plane import ControlPlane, Kind, ProxyReport
+from rotator.adapters.kuma.models import KumaMesh
 from rotator.adapters.kuma.named_secrets import named_in
 from rotator.adapters.kuma.own_rights import missing_rights
 from rotator.adapters.kuma.proofs import views_of
@@ -56,7 +58,7 @@ def mesh_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Itera
             continue
         about = f"trust_domain {name}"
         mend = "mend mesh.control_plane"
-        yield from attempted(about, partial(_connected, about, settings, name, domain.mesh, clock), otherwise=mend)
+        yield from attempted(about, partial(_connected, about, domain.mesh, clock), otherwise=mend)
         if domain.mesh.control_plane.kubernetes is not None:
             rights = partial(_rights, about, domain.mesh)
             yield from attempted(about, rights, otherwise="mend mesh.control_plane.kubernetes")
@@ -64,7 +66,7 @@ def mesh_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Itera
         yield from attempted(about, led, otherwise="see docs/kuma.md")
 
 
-def _connected(about: str, settings: Settings, name: str, mesh: Mesh, clock: Clock) -> Iterator[Finding]:
+def _connected(about: str, mesh: Mesh, clock: Clock) -> Iterator[Finding]:
     """Yield what the control plane itself shows."""
     plane = control_plane(mesh, clock)()
     reports = plane.proxies.reports()
@@ -74,7 +76,7 @@ def _connected(about: str, settings: Settings, name: str, mesh: Mesh, clock: Clo
     yield fine(
         about,
         f"{said.product} {said.version_text}, {said.environment}, {said.mode}; {len(reports)} proxies in mesh "
-        f"{plane.mesh}, model {settings.trust_domains[name].model} as configured",
+        f"{plane.mesh}",
     )
     if mesh.control_plane.url is None and mesh.control_plane.address.startswith("http://"):
         # Where it is given, plain http is for this machine alone.
@@ -179,8 +181,22 @@ def _led(
     """Yield whether the mesh may be led."""
     session = sessions.of(settings.trust_domains[name].issuer, vault)
     target = mesh_target(settings, name, mesh, vault, session, clock)
-    if target.mesh is not None:
-        yield from _judged(about, name, target.mesh.look(proofs=True))
+    led = target.mesh
+    if isinstance(led, KumaMesh):
+        yield from _model(about, settings, name, mesh, led.model)
+    if led is not None:
+        yield from _judged(about, name, led.look(proofs=True))
+
+
+def _model(about: str, settings: Settings, name: str, mesh: Mesh, model: Model) -> Iterator[Finding]:
+    wanted = settings.trust_domains[name].model
+    yield fine(about, f"model {model}, {'as the control plane shows' if wanted == 'auto' else 'as configured'}")
+    if model is Model.PROVIDED and name != mesh.name:
+        yield warning(
+            about,
+            f"its proxies are called spiffe://{mesh.name}/..., because Kuma's provided model names them by the mesh",
+            f"name the trust domain {mesh.name}, unless another mesh has that name already",
+        )
 
 
 def _judged(about: str, name: str, view: MeshView) -> Iterator[Finding]:

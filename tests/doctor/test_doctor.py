@@ -107,6 +107,20 @@ def test_a_mesh_that_rotator_does_not_lead_is_named_with_the_command(led: Examin
 
 
 @pytest.mark.external
+def test_a_model_that_names_proxies_by_the_mesh_is_told(led: Examined) -> None:
+    """The doctor names the model, and says where the provided one calls proxies otherwise than the trust domain."""
+    assert "model identity, as configured" in led.said(Grade.FINE)
+    led.installation.document["trust_domains"][led.installation.domain]["model"] = "auto"
+    led.installation.write()
+
+    assert "model provided, as the control plane shows" in led.said(Grade.FINE)
+    assert (
+        "its proxies are called spiffe://default/..., because Kuma's provided model names them by the mesh"
+        in led.said(Grade.WARNING)
+    )
+
+
+@pytest.mark.external
 def test_a_proxy_that_does_not_follow_comes_first(led: Examined, standin: StandIn) -> None:
     """A proxy that does not acknowledge is named first, once two looks have found it so; one that is away follows."""
     standin.proxies["web"].is_frozen = True
