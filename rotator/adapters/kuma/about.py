@@ -105,9 +105,8 @@ def model_used(about: About, mesh: Document | None, identities: Sequence[Documen
 
 
 def selects(identity: Document) -> bool:
-    """Return whether a MeshIdentity selects any proxy: ``selector: {}`` selects none, empty ``matchLabels`` all."""
-    dataplane = _mapping(identity.spec.get("selector")).get("dataplane")
-    return isinstance(dataplane, Mapping) and "matchLabels" in dataplane and dataplane["matchLabels"] is not None
+    """Return whether a MeshIdentity selects any proxy: ``selector: {}`` selects none, ``dataplane: {}`` all."""
+    return isinstance(_mapping(identity.spec.get("selector")).get("dataplane"), Mapping)
 
 
 def _mapping(found: object) -> Mapping[str, Any]:

@@ -3,7 +3,8 @@ A control plane as both models see it: documents, secrets and proxies, whichever
 
 Rules that must stay true here:
 
-- A secret is created once under a name of its own and never overwritten (law 9); its value never shows in a ``repr``.
+- A secret is created once under a name of its own and never overwritten (law 9); its value never shows in a ``repr``,
+  nor does what a document says, which may hold a key too (law 10).
 - `Documents.write` carries what was read: a change by somebody else in between is a `Conflict` (law 14). Where the
   other side knows no precondition, the document is read again right before and right after the write.
 - Every call has a timeout and raises only the tree of `rotator.errors`.
@@ -63,8 +64,11 @@ class Document:
 
     kind: Kind
     name: str
-    spec: Mapping[str, Any]
-    """Everything but type, mesh, name, labels, times and status, as Kuma's HTTP API spells it (camel case)."""
+    spec: Mapping[str, Any] = field(repr=False)
+    """
+    Everything but type, mesh, name, labels, times and status, as Kuma's HTTP API spells it (camel case). A private key
+    may stand in it.
+    """
     labels: Mapping[str, str] = field(default_factory=dict)
     status: Mapping[str, Any] = field(default_factory=dict)
     revision: str = ""

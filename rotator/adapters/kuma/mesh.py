@@ -229,6 +229,13 @@ def bundled_of(identity: Document) -> Bundled | None:
     )
 
 
+def without_trust(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *spec* of a MeshIdentity of provider ``Bundled`` whose CA the control plane adds to no MeshTrust."""
+    edited = deepcopy(dict(spec))
+    edited["provider"]["bundled"]["meshTrustCreation"] = "Disabled"
+    return edited
+
+
 def identity_spec(
     *, certificate: str, key: str, trust_domain: str, path: str | None, longest_leaf: timedelta, self_signed: bool
 ) -> dict[str, Any]:

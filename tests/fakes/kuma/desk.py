@@ -3,7 +3,8 @@ What the API does with resources: read, list, write and delete, with admission.
 
 Rules that must stay true here:
 
-- A write replaces what a resource says and its labels, never its status.
+- A write replaces what a resource says and its labels; its status only by the API itself, which keeps the one that it
+  is sent, or none.
 - There is no precondition: the last writer wins.
 - Reads here go to the store itself; only the control plane's own work goes through its cache.
 """
@@ -19,7 +20,7 @@ from tests.fakes.kuma.admission import Invalid, Violation, builtin_secrets, chec
 from tests.fakes.kuma.connections import is_online, rfc3339
 from tests.fakes.kuma.identities import kri
 from tests.fakes.kuma.reading import read_source, secret_content
-from tests.fakes.kuma.signing import new_root
+from tests.fakes.kuma.signing import new_builtin_root
 from tests.fakes.kuma.store import (
     DATAPLANE,
     GLOBAL_SECRET,
@@ -69,9 +70,9 @@ class Desk:
         said["spec"] = resource.spec
         return said if resource.status is None else said | {"status": resource.status}
 
-    def write(self, kind: str, mesh: str, name: str, body: Json) -> bool:
+    def write(self, kind: str, mesh: str, name: str, body: Json, *, with_status: bool = False) -> bool:
         """
-        Create or replace a resource; return whether it is new.
+        Create or replace a resource, *with_status* its status too; return whether it is new.
 
         Raises:
             Invalid: If it is refused.
@@ -99,7 +100,7 @@ class Desk:
             labels=self._labels_of(kind, mesh, name, body.get("labels") or {}),
             created_at=before.created_at if before is not None else now,
             modified_at=now,
-            status=before.status if before is not None else None,
+            status=body.get("status") if with_status else None if before is None else before.status,
         )
         check(resource, before, self._read)
         if kind == MESH:
@@ -172,7 +173,7 @@ class Desk:
             if backend.get("type") != admission.BUILTIN or self.store.get(SECRET, mesh.name, names[0]) is not None:
                 continue
             now = self._clock.now()
-            root = new_root(mesh.name, mesh.name, now)
+            root = new_builtin_root(mesh.name, now)
             for name, content in zip(names, (root.certificate_pem, root.key_pem), strict=True):
                 spec = {"data": base64.b64encode(content).decode()}
                 self.store.put(

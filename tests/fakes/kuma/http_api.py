@@ -209,7 +209,8 @@ class API:
                         said = json.loads(body)
                     except ValueError as e:
                         raise Refused(400, "Could not process a resource", "Invalid JSON") from e
-                    return Answer(201 if self.desk.write(kind, mesh, name, said) else 200, b"{}")
+                    is_new = self.desk.write(kind, mesh, name, said, with_status=True)
+                    return Answer(201 if is_new else 200, b"{}")
                 case "DELETE":
                     self._writable(kind)
                     if not self.desk.delete(kind, mesh, name):

@@ -69,8 +69,9 @@ def selected(labels: Mapping[str, str], identities: Sequence[Resource]) -> Resou
     """Return the identity that wins for a proxy with *labels*: most labels, then the smallest name."""
     matches = []
     for identity in identities:
-        wanted = ((identity.spec.get("selector") or {}).get("dataplane") or {}).get("matchLabels")
-        if wanted is not None and all(labels.get(key) == value for key, value in wanted.items()):
+        dataplane = (identity.spec.get("selector") or {}).get("dataplane")
+        wanted = (dataplane or {}).get("matchLabels") or {}
+        if dataplane is not None and all(labels.get(key) == value for key, value in wanted.items()):
             matches.append((-len(wanted), identity.name, identity))
     return min(matches, key=lambda match: match[:2])[2] if matches else None
 

@@ -11,14 +11,15 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import functools
+import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -162,14 +163,22 @@ def sign_leaf(
     )
 
 
-def new_root(common_name: str, trust_domain: str, now: datetime, *, by_rsa: bool = True) -> KeyPair:
+def new_root(
+    common_name: str, trust_domain: str, now: datetime, *, by_rsa: bool = True, serial_number: int | None = None
+) -> KeyPair:
     """
     Return a self-signed root as a control plane makes one for itself: ten years, the mesh in the URI name.
 
     RSA as there, unless a test wants the many leaves of a MeshIdentity in less time.
     """
     key = rsa.generate_private_key(65537, 2048) if by_rsa else ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Kuma"), _common_name(common_name)])
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Kuma"),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "Mesh"),
+            _common_name(common_name),
+        ]
+    )
     not_after = (now + timedelta(days=3650)).replace(microsecond=0)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     root = (
@@ -177,7 +186,7 @@ def new_root(common_name: str, trust_domain: str, now: datetime, *, by_rsa: bool
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial_number or x509.random_serial_number())
         .not_valid_before((now - SKEW).replace(microsecond=0))
         .not_valid_after(not_after)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
@@ -196,6 +205,26 @@ def new_root(common_name: str, trust_domain: str, now: datetime, *, by_rsa: bool
         not_after=not_after,
         issued_at=now,
     )
+
+
+def new_builtin_root(mesh: str, now: datetime) -> KeyPair:
+    """Return the root that a control plane makes for a builtin backend: as `new_root`, with the serial number 0."""
+    root = new_root(mesh, mesh, now, serial_number=1)
+    certificate, key = x509.load_pem_x509_certificate(root.certificate_pem), _rsa_key(root.key_pem)
+    said = certificate.tbs_certificate_bytes
+    # Nobody who makes certificates by the book lets it be 0, so it is written over and signed again.
+    one, zero = b"\xa0\x03\x02\x01\x02\x02\x01\x01", b"\xa0\x03\x02\x01\x02\x02\x01\x00"
+    resaid = said.replace(one, zero, 1)
+    signature = key.sign(resaid, padding.PKCS1v15(), hashes.SHA256())
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    der = der.replace(said, resaid, 1).replace(certificate.signature, signature, 1)
+    return replace(root, certificate_pem=ssl.DER_cert_to_PEM_cert(der).encode())
+
+
+def _rsa_key(pem: bytes) -> rsa.RSAPrivateKey:
+    key = serialization.load_pem_private_key(pem, None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
 
 
 def _common_name(text: str) -> x509.NameAttribute[str]:
