@@ -5,7 +5,8 @@ Rules that must stay true here:
 
 - What the server adds is no edit by somebody; what is missing or different is.
 - ``selector: {}`` and ``selector: {dataplane: {matchLabels: {}}}`` are opposites in Kuma (nobody, everybody): an empty
-  object is equal to an empty one only. In a Mesh alone, whose fields are protobuf, what is empty may be left out.
+  object is equal to an empty one only. What is empty may be left out in a Mesh, whose fields are protobuf, and in a
+  selector's ``matchLabels``, without which everybody is matched just as well.
 - ``24h`` and ``24h0m0s`` are one duration.
 
 Pure.
@@ -22,6 +23,7 @@ from typing import Any
 
 from rotator.adapters.kuma.control_plane import Kind
 
+_LABELS = "matchLabels"
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
 _NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -56,10 +58,10 @@ def _covers(found: object, wanted: object, *, drops_empty: bool) -> bool:
 
 def _has(found: Mapping[str, Any], key: str, wanted: object, *, drops_empty: bool) -> bool:
     """Return whether *found* says *wanted* under *key*."""
-    if key in found:
+    if found.get(key) is not None:
         return _covers(found[key], wanted, drops_empty=drops_empty)
-    # Nothing said and nothing kept are the same; in protobuf so are zero and nothing.
-    return wanted is None or (drops_empty and wanted in ("", 0, False, {}, []))
+    # Nothing said and nothing kept are the same; in protobuf so are zero and nothing, in a selector no labels.
+    return wanted is None or ((drops_empty or key == _LABELS) and wanted in ("", 0, False, {}, []))
 
 
 def _same_duration(found: object, wanted: object) -> bool:
