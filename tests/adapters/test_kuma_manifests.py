@@ -29,3 +29,19 @@ def test_no_role_holds_more_than_the_rules_of_its_meshes(meshes: list[str]) -> N
     assert all(rule in role["rules"] for rule in rules)
     assert all(rule in rules for rule in role["rules"])
     assert all(1 == role["rules"].count(rule) for rule in rules)
+
+
+def test_what_is_adopted_may_be_changed_and_removed_by_its_name_alone() -> None:
+    """Somebody's MeshIdentity steps aside and goes with its MeshTrust: those two, and nothing else of theirs."""
+    _, _, role, _, policy, _ = manifests(
+        ["default"], "kuma-system", service_account="rotator:rotator", adopt=["identity"]
+    )
+    named = {
+        name
+        for rule in role["rules"]
+        if rule["resources"] == ["meshtrusts"] and "delete" in rule["verbs"]
+        for name in rule["resourceNames"]
+    }
+
+    assert {"rotator-default", "identity"} == named
+    assert policy["spec"]["validations"][-1]["expression"].endswith(" || request.name in ['identity'])")

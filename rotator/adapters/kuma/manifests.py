@@ -23,13 +23,15 @@ def manifests(
     *,
     service_account: str,
     read_secrets: Sequence[str] = (),
+    adopt: Sequence[str] = (),
 ) -> tuple[dict[str, Any], ...]:
     """
     Return roles, bindings and admission policy for *meshes*, whose control plane lives in *namespace*.
 
-    *service_account* is written ``namespace:name``; *read_secrets* are those of a CA that was there before rotator.
+    *service_account* is written ``namespace:name``; *read_secrets* are those of a CA that was there before rotator,
+    *adopt* its MeshIdentity and MeshTrusts.
     """
-    rights = [rbac_rules(mesh, namespace, read_secrets=read_secrets) for mesh in meshes]
+    rights = [rbac_rules(mesh, namespace, read_secrets=read_secrets, adopt=adopt) for mesh in meshes]
     home, _, account = service_account.partition(":")
     subjects = [{"kind": "ServiceAccount", "name": account, "namespace": home}]
     name = f"rotator-{namespace}"
@@ -60,7 +62,7 @@ def manifests(
             "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": "rotator"},
             "subjects": subjects,
         },
-        *admission_policy(meshes, namespace, service_account=service_account),
+        *admission_policy(meshes, namespace, service_account=service_account, adopt=adopt),
     )
 
 

@@ -35,12 +35,12 @@ class Rights:
     """For a Role there."""
 
 
-def rbac_rules(mesh: str, namespace: str, *, read_secrets: Sequence[str] = ()) -> Rights:
+def rbac_rules(mesh: str, namespace: str, *, read_secrets: Sequence[str] = (), adopt: Sequence[str] = ()) -> Rights:
     """
     Return the rules that rotator needs for *mesh*, whose control plane lives in *namespace*.
 
     *read_secrets* names further secrets that it may read: those of a CA that was there before it, until its
-    generation is gone.
+    generation is gone. *adopt* names the MeshIdentity and the MeshTrusts of that CA, which it removes in the end.
     """
     read: tuple[Rule, ...] = (_rule("", "secrets", ("get",), names=tuple(read_secrets)),) if read_secrets else ()
     return Rights(
@@ -53,16 +53,19 @@ def rbac_rules(mesh: str, namespace: str, *, read_secrets: Sequence[str] = ()) -
             # Their names count on with the generations: the admission policy holds them to rotator's own.
             _rule(_KUMA, "meshidentities", ("get", "list", "create", "update", "delete")),
             _rule(_KUMA, "meshtrusts", ("get", "list", "create")),
-            _rule(_KUMA, "meshtrusts", ("update", "delete"), names=(trust_name(mesh),)),
+            _rule(_KUMA, "meshtrusts", ("update", "delete"), names=(trust_name(mesh), *adopt)),
         ),
     )
 
 
-def admission_policy(meshes: Sequence[str], namespace: str, *, service_account: str) -> tuple[dict[str, Any], ...]:
+def admission_policy(
+    meshes: Sequence[str], namespace: str, *, service_account: str, adopt: Sequence[str] = ()
+) -> tuple[dict[str, Any], ...]:
     """
     Return a ValidatingAdmissionPolicy and its binding: what *service_account* writes in *namespace* is rotator's own.
 
-    *service_account* is written ``namespace:name``. Anybody else's writes are none of its business.
+    *service_account* is written ``namespace:name``; *adopt* names the MeshIdentities and MeshTrusts that were there
+    before and that it may change and remove too. Anybody else's writes are none of its business.
     """
     name = f"rotator-{namespace}"
     slots = ", ".join(f"'{slot}'" for mesh in meshes for slot in slot_names(mesh))
@@ -70,6 +73,7 @@ def admission_policy(meshes: Sequence[str], namespace: str, *, service_account: 
     labelled = f"has({named}.metadata.labels) && '{MESH_LABEL}' in {named}.metadata.labels"
     mesh = f"{named}.metadata.labels['{MESH_LABEL}']"
     known = ", ".join(f"'{mesh_name}'" for mesh_name in meshes)
+    adopted = f" || request.name in [{', '.join(repr(each) for each in adopt)}]" if adopt else ""
     policy: dict[str, Any] = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -100,7 +104,8 @@ def admission_policy(meshes: Sequence[str], namespace: str, *, service_account: 
                 },
                 {
                     "expression": f"{labelled} && {mesh} in [{known}] && "
-                    f"(request.name == 'rotator-' + {mesh} || request.name.startsWith('rotator-' + {mesh} + '-'))",
+                    f"(request.name == 'rotator-' + {mesh} || request.name.startsWith('rotator-' + {mesh} + '-')"
+                    f"{adopted})",
                     "message": "rotator writes nothing but its own objects of its own meshes",
                 },
             ],
