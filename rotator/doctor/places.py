@@ -10,6 +10,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from rotator.bootstrap.fleet import certificate_target, workload_target
@@ -48,10 +49,12 @@ def _certificate(about: str, settings: Settings, name: str, clock: Clock) -> Ite
 def _workload(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:
     target = workload_target(name, settings.workloads[name], clock)
     members = target.workloads.members()
+    running = {each.name for each in members if each.running}
     if target.drainer is not None:
-        members = target.drainer.inspect(members)
+        # Who does not run is asked too: otherwise nobody would be, and the broker with nobody.
+        members = target.drainer.inspect([replace(each, running=True) for each in members])
     for member in members:
-        if not member.running:
+        if member.name not in running:
             yield warning(about, f"{member.name} does not run", "start it, or take it out of the configuration")
         elif target.drainer is not None and member.busy is None:
             yield warning(

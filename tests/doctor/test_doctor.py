@@ -21,6 +21,7 @@ from rotator.doctor import Finding, Grade, examine
 from rotator.doctor.findings import attempted
 from rotator.doctor.meshes import certificates_ending
 from rotator.embedded.openbao import OpenBaoServer
+from rotator.embedded.process import free_port
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, RotatorError, Unavailable
 from rotator.evidence.signer import LocalSigner
 from rotator.ports import Clock
@@ -323,6 +324,51 @@ def test_a_place_below_a_file_is_named(alone: Callable[..., Examined], tmp_path:
     said = alone(publish=places).said(Grade.BROKEN)
 
     assert [f"{tmp_path / 'file'} is no directory", "there is no user 'nobody-has-this-name' on this machine"] == said
+
+
+@pytest.mark.external
+def test_a_broker_that_does_not_answer_is_named(alone: Callable[..., Examined], tmp_path: Path) -> None:
+    """Nobody could be drained through a broker that is not there; it is found before a certificate waits for it."""
+    broker = tmp_path / "broker"
+    broker.write_text(f"redis://127.0.0.1:{free_port()}/0")
+    examined = alone(rolls=["workers"])
+    examined.installation.document["workloads"] = {
+        "workers": {
+            "processes": [
+                {
+                    "name": "one",
+                    "command": ["/bin/true"],
+                    "pid_file": str(tmp_path / "one.pid"),
+                    "log_file": str(tmp_path / "one.log"),
+                    "node": "celery@one",
+                }
+            ],
+            "drain": {"celery": {"broker_file": str(broker), "queues": ["default"], "deadline": "1m", "timeout": "1s"}},
+        }
+    }
+    examined.installation.write()
+
+    found = [each for each in examined.findings() if each.about == "workload workers"]
+
+    assert [(Grade.BROKEN, "see that it runs and can be reached from here, then ask again")] == [
+        (each.grade, each.mend) for each in found
+    ]
+
+
+@pytest.mark.external
+def test_a_worker_that_does_not_run_is_named(alone: Callable[..., Examined], tmp_path: Path) -> None:
+    """A member that does not run is a warning: somebody may have stopped it."""
+    examined = alone(rolls=["workers"])
+    process = {
+        "name": "one",
+        "command": ["/bin/true"],
+        "pid_file": str(tmp_path / "p"),
+        "log_file": str(tmp_path / "l"),
+    }
+    examined.installation.document["workloads"] = {"workers": {"processes": [process]}}
+    examined.installation.write()
+
+    assert ["one does not run"] == [each.what for each in examined.findings() if each.about == "workload workers"]
 
 
 @pytest.mark.external
