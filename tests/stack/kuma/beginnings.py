@@ -33,6 +33,8 @@ def begin(plane: ControlPlaneUnderTest, model: Model, beginning: Beginning, *, l
         case Beginning.BUILTIN, Model.PROVIDED:
             put_mesh(plane, model, backend("builtin", leaf))
         case Beginning.BY_HAND, Model.PROVIDED:
+            # Secrets live in a mesh, which must be there first.
+            put_mesh(plane, model)
             put_authority(plane, now)
             put_mesh(
                 plane, model, backend("provided", leaf, {"cert": {"secret": _CERTIFICATE}, "key": {"secret": _KEY}})

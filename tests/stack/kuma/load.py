@@ -133,6 +133,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def answered(port: int) -> bool:
+    """Return whether one request to *port*, outside of every count, is answered as it should be."""
+    with contextlib.closing(Lane(LOOPBACK, port, clock=SystemClock())) as lane:
+        return lane.request().failure is None
+
+
 # --- the other side ---------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from rotator.embedded.process import wait_until
 from rotator.ports import RotationState
 from tests.fixtures_openbao import new_mesh
 from tests.stack.kuma.installation import AUTHORITY_LIFE, PATIENCE, MeshInstallation, MeshPolicy
-from tests.stack.kuma.load import AT_REST, Count, Load
+from tests.stack.kuma.load import AT_REST, Count, Load, answered
 from tests.stack.kuma.plane import Json, MeshUnderTest, Model, served_authority
 
 
@@ -120,8 +120,15 @@ class LoadedStage:
     # --- disturbing -------------------------------------------------------------------------------------------------
 
     def join(self, name: str) -> None:
-        """Start a proxy and put it under load."""
+        """Start a proxy, and put it under load once every pair with it has been answered."""
         self.plane.start_proxy(name)
+        # Kuma speaks plaintext to a proxy until it has been told, every ten seconds, that it has a certificate.
+        wait_until(
+            lambda: all(answered(port) for pair, port in self.plane.outbounds().items() if name in pair.split(">")),
+            within=PATIENCE,
+            what=f"everybody to reach {name}",
+            every=timedelta(milliseconds=200),
+        )
         self.spare(None)
 
     def leave(self, name: str) -> None:
