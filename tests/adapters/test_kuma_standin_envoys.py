@@ -102,7 +102,10 @@ def select(control_plane: StandInProcess, name: str, number: int, selector: Json
     bundled = {"meshTrustCreation": "Disabled", "insecureAllowSelfSigned": True, "ca": ca}
     provider = {"type": "Bundled", "bundled": bundled}
     spec = {"selector": selector, "spiffeID": {"trustDomain": DOMAIN}, "provider": provider}
-    write(control_plane, "MeshIdentity", f"/meshes/default/meshidentities/{name}", {"spec": spec})
+    path = f"/meshes/default/meshidentities/{name}"
+    # What is sent without its status has none, and is not Ready until the next look at it.
+    status = {part: said for part, said in control_plane.call("GET", path)[1].items() if part == "status"}
+    write(control_plane, "MeshIdentity", path, {"spec": spec, **(status if selector else {})})
 
 
 def trust(control_plane: StandInProcess, *pairs: KeyPair) -> None:

@@ -11,6 +11,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,9 @@ KEPT_SUBSCRIPTIONS = 2
 GENERATION_EVERY = timedelta(seconds=150)
 
 _AT_ONCE = datetime.min.replace(tzinfo=UTC)
+
+BEATS = 4
+"""Into so many groups proxies fall by the beat of their streams."""
 
 Admin = Callable[[str], bytes]
 """Asks a proxy's own Envoy: ``config_dump`` -> the answer. Raises `ProxySilent`."""
@@ -74,6 +78,16 @@ class Connection:
     def proxy(self) -> str:
         """Return what names the proxy over all meshes."""
         return f"{self.mesh}/{self.name}"
+
+    def after_watchdog(self, now: datetime, every: timedelta) -> datetime:
+        """
+        Return when its configuration is computed next.
+
+        Each stream has its own beat, so proxies follow one after the other: four groups of them, told by the name.
+        """
+        if self.next_watchdog == _AT_ONCE:
+            return now + every * (1 + zlib.crc32(self.name.encode()) % BEATS) / BEATS
+        return max(self.next_watchdog + every, now + every / BEATS)
 
     def offer(self, desired: Desired) -> None:
         """Send *desired*, or let it wait until what is outstanding is answered."""

@@ -37,9 +37,14 @@ from tests.fakes.kuma.reading import CachedReading, MeshContext
 from tests.fakes.kuma.signing import BadPair
 from tests.fakes.kuma.store import DATAPLANE, IDENTITY, INSIGHT, MESH, SERVICE, Json, Resource, Store
 from tests.fakes.kuma.timings import Timings
+from tests.fakes.kuma.topology import address_of, inbound_mode, service_of, services, tags_of
 
 # The name that Kuma gives the secret with every trust domain's CAs.
 TRUST_BUNDLE = "system_trust_bundle"
+
+# What stands before the mesh's name in the names of the leaf's secret and of the CA's.
+_NAMES = ("identity_cert:secret:", "mesh_ca:secret:")
+_UNIFIED_NAMES = ("system_mtls_identity_", "system_mtls_ca_")
 
 # Issuance is throttled since this version.
 THROTTLED_SINCE = (2, 14, 2)
@@ -58,8 +63,14 @@ class ServingPlane:
         environment: str,
         zone: str,
         forgets_certificates: bool = False,
+        unified_names: bool = False,
     ) -> None:
-        """With *forgets_certificates* the last flush of a closing stream finds the certificate cleaned up already."""
+        """
+        Make one that remembers nothing.
+
+        With *forgets_certificates* the last flush of a closing stream finds the certificate cleaned up already; with
+        *unified_names* the secrets of ``Mesh.mtls`` are called as proxies of the newer naming have them.
+        """
         self.store = store
         self.clock = clock
         self.timings = timings
@@ -73,6 +84,7 @@ class ServingPlane:
         self.neighbours: tuple[ServingPlane, ...] = ()
         """The other zones' control planes: what they serve is reached from here too, as if through their ingresses."""
         self._forgets_certificates = forgets_certificates
+        self._secret_names = _UNIFIED_NAMES if unified_names else _NAMES
         self._versions = itertools.count(1)
         self._reading = CachedReading(store, clock, timings)
         limiter = Limiter(timings, active=version >= THROTTLED_SINCE)
@@ -196,7 +208,7 @@ class ServingPlane:
                     self._close(connection, now, keeps_dataplane=True)
                     continue
                 if now >= connection.next_watchdog:
-                    connection.next_watchdog = now + self.timings.watchdog
+                    connection.next_watchdog = connection.after_watchdog(now, self.timings.watchdog)
                     self._reconcile(connection, now)
                 if now >= connection.next_flush:
                     connection.next_flush = now + self.timings.insight_flush
@@ -267,10 +279,10 @@ class ServingPlane:
             pair, name = workload.pair, workload.kri
             trust = Trust(name=TRUST_BUNDLE, by_trust_domain=bundles)
             peers = tuple(f"spiffe://{domain}/" for domain in bundles)
-            inbound = _mesh_tls(context)
+            inbound = inbound_mode(context)
         elif legacy is not None:
-            pair, name = legacy.pair, f"identity_cert:secret:{mesh}"
-            trust = Trust(name=f"mesh_ca:secret:{mesh}", trusted_ca=legacy.bundle)
+            pair, name = legacy.pair, f"{self._secret_names[0]}{mesh}"
+            trust = Trust(name=f"{self._secret_names[1]}{mesh}", trusted_ca=legacy.bundle)
             peers = (f"spiffe://{mesh}/",)
             permissive = (enabled_backend(context.mesh.spec) or {}).get("mode") == "PERMISSIVE"
             inbound = Inbound.PERMISSIVE if permissive else Inbound.STRICT
@@ -357,43 +369,3 @@ def _issued(context: MeshContext, workload: Workload | None, legacy: LegacyCerti
     else:
         return None
     return Issued(not_after=pair.not_after, issued_at=pair.issued_at, backend=backend, supported=supported)
-
-
-def _mesh_tls(context: MeshContext) -> Inbound:
-    """Return what a MeshTLS for the whole mesh says; strict without one."""
-    for policy in context.tls:
-        rules = policy.spec.get("rules") or policy.spec.get("from") or []
-        for rule in rules:
-            if ((rule.get("default") or {}).get("mode")) == "Permissive":
-                return Inbound.PERMISSIVE
-    return Inbound.STRICT
-
-
-def tags_of(dataplane: Resource) -> dict[str, tuple[str, ...]]:
-    """Return the values of each tag over all inbounds."""
-    found: dict[str, set[str]] = {}
-    for inbound in (dataplane.spec.get("networking") or {}).get("inbound") or []:
-        for tag, value in (inbound.get("tags") or {}).items():
-            found.setdefault(tag, set()).add(value)
-    return {tag: tuple(sorted(values)) for tag, values in sorted(found.items())}
-
-
-def service_of(dataplane: Resource) -> str:
-    """Return the service that a proxy stands in front of."""
-    services = tags_of(dataplane).get("kuma.io/service", ())
-    return services[0] if services else dataplane.labels.get("kuma.io/workload", dataplane.name)
-
-
-def address_of(dataplane: Resource) -> tuple[str, int]:
-    """Return where its first inbound listens."""
-    networking = dataplane.spec["networking"]
-    return networking["address"], networking["inbound"][0]["port"]
-
-
-def services(context: MeshContext) -> dict[str, list[Resource]]:
-    """Return the proxies of each service."""
-    found: dict[str, list[Resource]] = {}
-    for dataplane in context.dataplanes:
-        if (dataplane.spec.get("networking") or {}).get("inbound"):
-            found.setdefault(service_of(dataplane), []).append(dataplane)
-    return found

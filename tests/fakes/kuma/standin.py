@@ -17,7 +17,7 @@ import secrets
 import ssl
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from typing import Any, Self
 from rotator.clock import SystemClock
 from rotator.ports import Clock
 from tests.fakes.clock import ManualClock
-from tests.fakes.kuma.connections import ProxySilent
+from tests.fakes.kuma.connections import BEATS, ProxySilent
 from tests.fakes.kuma.desk import Desk
 from tests.fakes.kuma.federation import name_on_global, synchronize
 from tests.fakes.kuma.fleet import VirtualFleet
@@ -39,8 +39,8 @@ from tests.fakes.kuma.timings import Timings
 UNIVERSAL = "universal"
 KUBERNETES = "kubernetes"
 
-# So many seconds are lived through one by one at each end of a longer time; what lies between in so many steps.
-_FINE_STEPS = 30
+# So much is lived through beat by beat at each end of a longer time; what lies between in so many steps.
+_FINE = timedelta(seconds=20)
 _COARSE_STEPS = 100
 
 
@@ -86,6 +86,7 @@ class StandIn(VirtualFleet):
         local_is_admin: bool = False,
         real_time: bool = False,
         forgets_certificates: bool = False,
+        unified_names: bool = False,
     ) -> None:
         """
         Describe it without starting it.
@@ -107,6 +108,7 @@ class StandIn(VirtualFleet):
             real_time: A thread lets time pass.
             forgets_certificates: Proxies that leave lose the certificate's end from their insight: nobody has seen
                 which of the two a released control plane does (it cleans up while it writes).
+            unified_names: Its proxies know the secrets of ``Mesh.mtls`` by the newer names.
         """
         self.version = version
         self.environment = environment
@@ -116,10 +118,13 @@ class StandIn(VirtualFleet):
         self.admin_token = admin_token or secrets.token_urlsafe(16)
         self.viewer_token = secrets.token_urlsafe(16)
         self.is_up = False
+        self.after_tick: Callable[[], None] | None = None
+        """Called at every beat, to look at what is true only for a moment."""
         self._plane_clock = None if real_time else _PlaneClock(self.clock)
         self._ours: Clock = self._plane_clock or self.clock
         self._local_is_admin = local_is_admin
         self._forgets_certificates = forgets_certificates
+        self._unified_names = unified_names
         self._tls = tls
         self._port = port
         self._own_store = store is None
@@ -217,6 +222,7 @@ class StandIn(VirtualFleet):
                 environment=self.environment,
                 zone=name,
                 forgets_certificates=self._forgets_certificates,
+                unified_names=self._unified_names,
             )
             for name in self._zone_names
         }
@@ -302,22 +308,23 @@ class StandIn(VirtualFleet):
             for plane in self.planes.values():
                 plane.tick()
             self._deliver()
+            if self.after_tick is not None:
+                self.after_tick()
 
     def _moments(self, since: datetime, until: datetime) -> Iterator[datetime]:
         """Yield the moments at which something may be due, the last one included."""
-        step = self.timings.watchdog
-        fine = step * _FINE_STEPS
-        coarse = max(step, (until - since - 2 * fine) / _COARSE_STEPS)
+        step = self.timings.watchdog / BEATS
+        coarse = max(step, (until - since - 2 * _FINE) / _COARSE_STEPS)
         moment = since
         while moment < until:
-            middle = since + fine <= moment < until - fine - coarse
+            middle = since + _FINE <= moment < until - _FINE - coarse
             moment = min(moment + (coarse if middle else step), until)
             yield moment
         if since == until:
             yield until
 
     def _let_time_pass(self) -> None:
-        while not self.clock.wait(self._stop, self.timings.watchdog / 4):
+        while not self.clock.wait(self._stop, self.timings.watchdog / BEATS):
             self.tick()
 
     # --- what somebody else does ------------------------------------------------------------------------------------
