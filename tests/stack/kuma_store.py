@@ -87,7 +87,7 @@ class KubernetesStore:
         if not self._is_in_cluster(kind):
             return self._memory.get(kind, mesh, name)
         found = self._read(kind, name)
-        resource = None if found is None else self._resource(kind, found)
+        resource = None if found is None else self.resource(kind, found)
         return resource if resource is not None and resource.mesh == mesh else None
 
     def list(self, kind: str, mesh: str | None = None) -> tuple[Resource, ...]:
@@ -97,7 +97,7 @@ class KubernetesStore:
         query = {"fieldSelector": f"type={SECRET_TYPE}"} if kind == SECRET else {}
         with self._lock:
             items = self._cluster.call("GET", self._path(kind), query=query, session=self._session)["items"]
-        found = (self._resource(kind, item) for item in items)
+        found = (self.resource(kind, item) for item in items)
         return tuple(sorted((each for each in found if mesh in {None, each.mesh}), key=lambda each: each.key))
 
     def put(self, resource: Resource) -> Resource:
@@ -110,7 +110,7 @@ class KubernetesStore:
             query = {"fieldManager": _BY_CONTROL_PLANE if resource.version else _BY_HAND}
             if there is None:
                 made = self._cluster.call("POST", self._path(resource.type), body, query=query, session=self._session)
-                return self._resource(resource.type, made)
+                return self.resource(resource.type, made)
             if resource.version:
                 body["metadata"]["resourceVersion"] = str(resource.version)
             path = self._path(resource.type, resource.name)
@@ -120,7 +120,7 @@ class KubernetesStore:
                 if e.status != 409 or not resource.version:
                     raise
                 made = there
-            return self._resource(resource.type, made)
+            return self.resource(resource.type, made)
 
     def delete(self, kind: str, mesh: str, name: str) -> bool:
         """Remove one resource; return whether it was there."""
@@ -151,7 +151,7 @@ class KubernetesStore:
         where = "" if kind == MESH else f"/namespaces/{self._namespace}"
         return f"/apis/{API_VERSION}{where}/{_PLURALS[kind]}{below}"
 
-    def _resource(self, kind: str, found: Json) -> Resource:
+    def resource(self, kind: str, found: Json) -> Resource:
         """Return an object as the control plane knows it: the labels that it computes are there."""
         metadata = found["metadata"]
         labels = dict(metadata.get("labels") or {})

@@ -138,7 +138,8 @@ class KubernetesDocuments:
             owners = ", ".join(sorted(managers_of(document.kind, found)))
             if owners:
                 raise Denied(
-                    f"{'.'.join(written)} of {_named(document)} is kept by {owners}: take it out of there first"
+                    f"{'.'.join(written)} of {_named(document)} is kept by {owners}: hand it to field manager "
+                    f"{FIELD_MANAGER} first (kubectl apply --server-side), then take it out there"
                 )
         labels = dict(document.labels) | ({} if document.kind is Kind.MESH else {MESH_LABEL: self._mesh})
         body = found | {"spec": document.spec, "metadata": found["metadata"] | {"labels": labels}}
