@@ -212,6 +212,7 @@ class IssuingPath:
         state = self.installation.engine.domains.get(DOMAIN)
         assert state is not None, "the domain was visited"
         assert state.signer is not None, "its authority signs"
+        assert self.domain.issuer is not None, "a standalone domain signs its leaves at Vault"
         key = new_key(KeyType.ECDSA_P256)
         self.domain.issuer.sign(
             LeafOrder(
