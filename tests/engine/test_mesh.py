@@ -113,6 +113,22 @@ def test_law_02_both_are_trusted_while_a_leaf_of_the_old_one_is_used(make: Make)
     assert old not in world.mesh.told.bundle
 
 
+def test_law_02_who_left_with_an_old_leaf_keeps_its_ca_trusted(make: Make) -> None:
+    """A proxy that lost contact before it got the new leaf may be talking with the old one until that has ended."""
+    world = make()
+    world.adopted()
+    old = world.mesh.told.signer
+    world.rotate()
+    world.run(until=lambda: world.number == 2, span=HOUR)
+    away = world.mesh.proxies["proxy-2"]
+    away.online, ends = False, away.not_after
+    assert ends is not None
+    assert old == away.issuer
+    world.run(until=lambda: old not in world.mesh.told.bundle, span=3 * HOUR, tick=10 * SECOND)
+    assert ends <= world.clock.now() <= ends + MINUTE
+    world.finish()
+
+
 def test_law_05_a_second_request_is_refused(make: Make) -> None:
     """Who asks for what is under way is told so."""
     world = make()

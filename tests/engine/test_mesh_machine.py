@@ -112,6 +112,17 @@ class MovingMesh(RuleBasedStateMachine):
         proxy = self.one(which)
         proxy.online, proxy.listed = False, listed
 
+    @rule(which=WHICH, listed=st.booleans())
+    def leave_at_activation(self, which: int, *, listed: bool) -> None:
+        """A proxy loses contact after another CA began to sign and before it has a leaf of it."""
+        self.rotate()
+        before = self.world.number
+        for _ in range(60):
+            if self.world.number != before:
+                break
+            self.run(timedelta(seconds=1))
+        self.leave(which, listed=listed)
+
     @rule(which=WHICH)
     def come_back(self, which: int) -> None:
         """A proxy is in contact again."""
