@@ -104,8 +104,9 @@ def select(control_plane: StandInProcess, name: str, number: int, selector: Json
     spec = {"selector": selector, "spiffeID": {"trustDomain": DOMAIN}, "provider": provider}
     path = f"/meshes/default/meshidentities/{name}"
     # What is sent without its status has none, and is not Ready until the next look at it.
-    status = {part: said for part, said in control_plane.call("GET", path)[1].items() if part == "status"}
-    write(control_plane, "MeshIdentity", path, {"spec": spec, **(status if selector else {})})
+    code, there = control_plane.call("GET", path)
+    status = {"status": there["status"]} if code == 200 and "status" in there else {}
+    write(control_plane, "MeshIdentity", path, {"spec": spec, **status})
 
 
 def trust(control_plane: StandInProcess, *pairs: KeyPair) -> None:
