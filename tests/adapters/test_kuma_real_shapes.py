@@ -100,6 +100,20 @@ def test_an_adopted_identity_makes_no_trust_any_more_once_it_signs_no_more(by_id
     assert ([], None) == (by_identity.broken, by_identity.standin.document("MeshTrust", "identity"))
 
 
+def test_law_19_no_secret_goes_while_a_control_plane_may_still_take_the_mesh_from_its_cache() -> None:
+    """A proxy that joins then would be given nothing and back off: what was just let go of is left alone a while."""
+    with MeshWorld(model=Model.PROVIDED) as world:
+        world.first()
+        old = world.mesh.observe().generations[0]
+        world.rotate(until=lambda _: 2 == world.steps.count("PublishBundle"))
+        let_go_at = world.clock.now()
+
+        world.mesh.retire(old, revoke=False)
+
+        assert None is world.standin.secret("rotator-g1-key")
+        assert world.clock.now() - let_go_at >= timedelta(seconds=2)
+
+
 def test_law_10_a_key_that_stands_in_a_document_shows_in_no_repr() -> None:
     """A Mesh may hold its CA's key inline: no log, no traceback may show it."""
     key = "-----BEGIN RSA PRIVATE KEY-----"

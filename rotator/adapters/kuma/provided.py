@@ -64,8 +64,9 @@ _BACKEND = "rotator"
 
 _SETTLES: Final = {Mode.ZONE: timedelta(seconds=2), Mode.GLOBAL: timedelta(seconds=5)}
 """
-How long a new secret is left alone before the Mesh refers to it: a control plane's caches (1 s), and its zones, which
-get secrets and meshes each by itself (1 s either way). One that finds the Mesh first backs off, for minutes at worst.
+How long a new secret is left alone before the Mesh refers to it, and one that it let go of before it is removed: a
+control plane's caches (1 s), and its zones, which get secrets and meshes each by itself (1 s either way). One that
+finds a Mesh without its secrets backs off, for minutes at worst.
 """
 
 
@@ -290,10 +291,14 @@ class ProvidedMesh:
         if kept is not None and sight.trusted(kept):
             rest = [each for each in sight.kept if each is not kept and sight.trusted(each)]
             self._point(sight, sight.active, rest)
-            sight = self._untroubled()
-        request_id = None
-        if revoke and generation.number != ADOPTED:
-            request_id = self._revocations.revoke(generation.authority.serial)
+        revoked = revoke and generation.number != ADOPTED
+        request_id = self._revocations.revoke(generation.authority.serial) if revoked else None
+        # The Mesh may have let go of its secrets a moment ago.
+        self._settle(sight.plane)
+        sight = self._untroubled()
+        kept = _same(sight.kept, generation)
+        if kept is not None and sight.trusted(kept):
+            raise Conflict(f"generation {generation.number} of {self._trust_domain} was put back meanwhile")
         if kept is not None:
             forget(sight.plane.secrets, sight.shelf, kept)
         self._tidy(sight)
@@ -345,7 +350,7 @@ class ProvidedMesh:
             # What rotator did not make may change under it: a bundle of its own holds generation 0 too.
             certificate = secrets.create(bundle_purpose(pem), pem)
             if certificate not in sight.shelf.values:
-                self._clock.wait(threading.Event(), _SETTLES[sight.plane.about.mode])
+                self._settle(sight.plane)
         key = signer.key_secret
         if sight.mtls is None:
             spec = switched_on(
@@ -361,6 +366,10 @@ class ProvidedMesh:
         if now is None or (now.enabled.certificate.secret, now.enabled.key.secret) != (certificate, key):
             raise Conflict(f"mesh {sight.plane.mesh} does not refer to the secrets that were written")
         return written.revision
+
+    def _settle(self, plane: ControlPlane) -> None:
+        """Return once every cache has let go of what was there before."""
+        self._clock.wait(threading.Event(), _SETTLES[plane.about.mode])
 
     @staticmethod
     def _referred_to(sight: _Sight) -> frozenset[str]:
