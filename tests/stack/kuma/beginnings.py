@@ -10,6 +10,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -80,9 +81,9 @@ def put_identity(plane: ControlPlaneUnderTest, leaf: str) -> None:
     plane.api("PUT", path, {"type": "MeshIdentity", "name": "theirs", "mesh": plane.mesh, "spec": spec})
 
 
-def put_authority(plane: ControlPlaneUnderTest, now: datetime) -> None:
+def put_authority(plane: ControlPlaneUnderTest, now: datetime, between: Callable[[], None] = lambda: None) -> None:
     """
-    Write a new self-signed CA into the two secrets, whatever they hold: key first, then certificate.
+    Write a new self-signed CA into the two secrets, whatever they hold: key first, then *between*, then certificate.
 
     Done again under a mesh that uses them, this is the naive rotation: the whole of what Kuma's documentation says is
     that people look after a provided CA themselves.
@@ -110,6 +111,7 @@ def put_authority(plane: ControlPlaneUnderTest, now: datetime) -> None:
         _KEY,
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
+    between()
     put_secret(plane, _CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
 
 

@@ -9,6 +9,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,9 +26,21 @@ SPAN = 2.2
 
 
 def overwritten_in_place(
-    plane: MeshUnderTest, model: Model, *, directory: Path, leaf: str = "60s", proxies: int = 5, rate: float = 120.0
+    plane: MeshUnderTest,
+    model: Model,
+    *,
+    directory: Path,
+    apart: timedelta = timedelta(0),
+    leaf: str = "60s",
+    proxies: int = 5,
+    rate: float = 120.0,
 ) -> Count:
-    """Overwrite the CA's secrets under load on a running *plane*; return what became of the requests since."""
+    """
+    Overwrite the CA's secrets under load on a running *plane*; return what became of the requests since.
+
+    The key's secret comes first and the certificate's *apart* later: nothing, as a script does it, or the time that a
+    person takes for two commands.
+    """
     clock = SystemClock()
     begin(plane, model, Beginning.BY_HAND, leaf=leaf, now=clock.now())
     for number in range(proxies):
@@ -39,12 +52,11 @@ def overwritten_in_place(
             lambda: load.passes(AT_REST), within=PATIENCE, what=f"{AT_REST} requests in a row: {load.count().told()}"
         )
         before = load.count()
-        put_authority(plane, clock.now())
-        until = clock.monotonic() + (parse_duration(leaf) * SPAN).total_seconds()
-        wait_until(
-            lambda: clock.monotonic() >= until,
-            within=timedelta(hours=1),
-            what="leaves to be renewed",
-            every=timedelta(seconds=1),
-        )
+        put_authority(plane, clock.now(), lambda: _pass(clock, apart))
+        _pass(clock, parse_duration(leaf) * SPAN)
         return load.count() - before
+
+
+def _pass(clock: SystemClock, span: timedelta) -> None:
+    """Let *span* pass: what happens in it is the experiment."""
+    clock.wait(threading.Event(), span)
