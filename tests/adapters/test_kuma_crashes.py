@@ -174,6 +174,26 @@ def test_law_13_a_crash_at_any_write_of_an_adoption_is_survived(found: str) -> N
                 return
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_law_13_a_crash_while_an_adopted_identity_is_removed_leaves_nothing(at: int, *, after: bool) -> None:
+    """Its MeshTrust goes before it does; what is left is removed before the next generation is made."""
+    with MeshWorld(version="3.0.1", model=Model.IDENTITY) as world:
+        world.on_own_identity()
+        fuse = Fuse(at, after=after)
+        intent = world.intent()
+        documents = FusedDocuments(world.plane.documents, fuse)
+        documents.write = world.plane.documents.write  # type: ignore[method-assign] # only removals pass the fuse
+        whole, world.plane = world.plane, replace(world.plane, documents=documents)
+        walk(world, intent)
+        world.plane = whole
+        assert 0 == fuse.at
+        is_tidy(world, 1)
+        assert {"rotator-default"} == {each.name for each in world.standin.store.list(TRUST, "default")}
+        names = [each.name for each in world.standin.store.list(IDENTITY, "default")]
+        assert ["rotator-default-999997-g2", "rotator-default-999998-g1"] == sorted(names)
+
+
 def test_a_document_that_somebody_else_wrote_in_between_is_read_again() -> None:
     """A write that somebody else's came before is a conflict, and nothing of theirs is lost."""
     with MeshWorld() as world:

@@ -239,6 +239,8 @@ class IdentityMesh:
             forget(sight.plane.secrets, sight.shelf, each)
         noted = sight.shelf.numbered(ADOPTED)
         if noted is not None and sight.ancestor is None:
+            for left in (each for each in sight.others if each.name == noted.identity):
+                sight.plane.documents.remove(left)
             forget(sight.plane.secrets, sight.shelf, noted)
 
     def retire(self, generation: Generation, *, revoke: bool) -> str | None:
@@ -347,10 +349,10 @@ class IdentityMesh:
         if _digests(certificates_in(trust)) != _digests(certificates):
             raise Conflict(f"MeshTrust {trust.name} does not hold what was written")
         if sight.ancestor is not None and sight.ancestor not in kept:
-            # First the identity: it would make its MeshTrust anew.
-            documents.remove(sight.identities[ADOPTED])
+            # The identity last: as long as it is there, a crash leaves nothing that nobody knows.
             for each in sight.other_trusts:
                 documents.remove(each)
+            documents.remove(sight.identities[ADOPTED])
         return trust.revision
 
     def _check_anchors(self, kept: Iterable[Kept]) -> None:
