@@ -239,7 +239,9 @@ def drive(lane: Callable[[], Requests], *, rate: float, lanes: int, stop: thread
     threads = [threading.Thread(target=run, args=(number,), name=f"lane-{number}") for number in range(lanes)]
     for thread in threads:
         thread.start()
+    stop.wait()
     for thread in threads:
+        # Its last request ends within its own timeout.
         thread.join(timeout=60)
     tally.close()
 
