@@ -59,6 +59,14 @@ class LoadedStage:
         during = self.tell(what, before)
         assert during.failures == (), f"{what}: {during.told()}"
 
+    def rest(self) -> None:
+        """Wait until many requests in a row succeed."""
+        wait_until(
+            lambda: self.load.passes(AT_REST),
+            within=PATIENCE,
+            what=f"{AT_REST} requests in a row: {self.load.count().told()}",
+        )
+
     def tell(self, what: str, since: Count) -> Count:
         """Note and return what became of the requests since *since*."""
         during = self.load.count() - since
@@ -180,7 +188,8 @@ class LoadedStage:
             assert refused.returncode == 4, refused.stdout + refused.stderr
         done = self.daemon.adopt(*(("--accept-interruption", "the test says so") if interrupts else ()))
         assert done.returncode == 0, done.stdout + done.stderr
-        self.load.more(100)
+        # What it interrupts goes on until the control plane has been told, every ten seconds, who has a certificate.
+        self.rest()
         during = self.tell("taken over", before)
         assert interrupts or during.failures == (), during.told()
         with self.unharmed("the first rotation after being taken over"):
@@ -230,9 +239,7 @@ def staged(
             assert done.returncode == 0, done.stdout + done.stderr
         load = undo.enter_context(Load(directory / "load.jsonl", rate=rate))
         load.under(plane.outbounds())
-        wait_until(
-            lambda: load.passes(AT_REST),
-            within=PATIENCE,
-            what=f"{AT_REST} requests in a row: {load.count().told()}",
-        )
-        yield LoadedStage(plane=plane, model=model, daemon=daemon, load=load, began=load.count())
+        stage = LoadedStage(plane=plane, model=model, daemon=daemon, load=load, began=load.count())
+        stage.rest()
+        stage.began = load.count()
+        yield stage
