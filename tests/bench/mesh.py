@@ -29,8 +29,8 @@ from tests.stack.kuma.plane import Beginning, ControlPlaneUnderTest, Json, Model
 from tests.stack.kuma.standin import StandInPlane
 
 VERSION = "3.0.1"
-ENVOYS = (5, 20)
-VIRTUAL = (50, 500)
+ENVOYS = (5,)
+VIRTUAL = (50,)
 LEAF = "10m"
 
 
