@@ -163,12 +163,12 @@ def test_law_13_a_crash_at_any_write_of_an_adoption_is_survived(found: str) -> N
             walk(world, intent)
             world.plane = whole
             assert [] == world.broken
-            if found == "identity":
-                assert 1 == len(world.standin.store.list(IDENTITY, "default"))
-                assert 1 == len(world.standin.store.list(TRUST, "default"))
             number = world.active() or 0
             assert number > 0
             is_tidy(world, number)
+            # What a crash between the trust and the identity leaves wins nobody and goes with the next preparation.
+            left = {each.name for kind in (IDENTITY, TRUST) for each in world.standin.store.list(kind, "default")}
+            assert all(name.startswith("rotator-default") for name in left), left
             if fuse.at:
                 assert at > 6
                 return
