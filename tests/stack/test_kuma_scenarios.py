@@ -7,7 +7,8 @@ Rules that must stay true here:
   `tests.stack.kuma.scenarios`.
 - Control planes are stand-ins unless the environment names a released Kuma (`tests.stack.kuma.released`): then the
   same scenarios run on that one, too.
-- `make test-stack` takes each scenario in one phase; `make soak` all of them in all phases.
+- `make test-stack` takes each scenario in one phase for the provided model (2.14) and the identity model (3.0), and
+  what fits beside them; `make soak` all of them in all phases, for each model of each version.
 """
 
 from __future__ import annotations
@@ -123,12 +124,21 @@ def possible(stage: LoadedStage) -> list[Scenario]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [PROVIDED_2, IDENTITY_3, *RELEASED, pytest.param(IDENTITY_2, marks=pytest.mark.soak)], ids=str
+)
 def test_every_scenario_in_one_phase(case: Case, tmp_path: Path, openbao: OpenBaoServer) -> None:
     """Rotations, a rollback, and every disturbance in one phase: no request fails, and every account closes."""
     with on_stage(case, tmp_path, openbao) as stage:
         for scenario in possible(stage):
             scenario(stage)
+        stage.accounts()
+
+
+def test_a_meshidentity_on_2_14_moves_twice_and_back(tmp_path: Path, openbao: OpenBaoServer) -> None:
+    """Two rotations and a rollback of a MeshIdentity on 2.14 fail no request; the disturbances are the soak's there."""
+    with on_stage(IDENTITY_2, tmp_path, openbao) as stage:
+        two_rotations_and_a_rollback(stage)
         stage.accounts()
 
 
@@ -146,7 +156,7 @@ def test_a_mesh_of_others_is_taken_over(
         stage.accounts()
 
 
-@pytest.mark.parametrize("case", [PROVIDED_2, IDENTITY_3], ids=str)
+@pytest.mark.parametrize("case", [PROVIDED_2, pytest.param(IDENTITY_3, marks=pytest.mark.soak)], ids=str)
 def test_a_mesh_without_mutual_tls_is_taken_over(case: Case, tmp_path: Path, openbao: OpenBaoServer) -> None:
     """A mesh without mutual TLS: what is interrupted is said first, refused unless told to, and counted."""
     with on_stage(case, tmp_path, openbao, proxies=3, adopt=False) as stage:
@@ -161,7 +171,7 @@ def test_a_global_control_plane_gates_on_its_zones(tmp_path: Path, openbao: Open
         stage.accounts()
 
 
-@pytest.mark.parametrize("case", [IDENTITY_2, IDENTITY_3], ids=str)
+@pytest.mark.parametrize("case", [IDENTITY_3, pytest.param(IDENTITY_2, marks=pytest.mark.soak)], ids=str)
 def test_a_global_control_plane_shows_too_little_of_identities(
     case: Case, tmp_path: Path, openbao: OpenBaoServer
 ) -> None:
@@ -180,8 +190,19 @@ def test_the_deadlines_choice_is_followed(tmp_path: Path, openbao: OpenBaoServer
         stage.accounts()
 
 
-@pytest.mark.parametrize("seconds", [0, 15])
-@pytest.mark.parametrize("case", CASES, ids=str)
+NAIVE = (
+    (PROVIDED_2, 0),
+    (IDENTITY_3, 15),
+    *((case, 0) for case in RELEASED),
+    # They take two minutes each and change no claim.
+    *(
+        pytest.param(case, seconds, marks=pytest.mark.soak)
+        for case, seconds in ((PROVIDED_2, 15), (IDENTITY_2, 0), (IDENTITY_2, 15), (IDENTITY_3, 0))
+    ),
+)
+
+
+@pytest.mark.parametrize(("case", "seconds"), NAIVE, ids=str)
 def test_the_naive_way_is_counted(case: Case, seconds: int, tmp_path: Path) -> None:
     """
     The secrets overwritten in place, on the same mesh under the same load, at once or by two commands: an experiment.
