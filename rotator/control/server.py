@@ -56,6 +56,9 @@ _FULL: Final = timedelta(milliseconds=200)
 _BREATH: Final = 0.1
 """Seconds until the next try to accept after the machine had no descriptor left."""
 
+_TURN: Final = 0.5
+"""Seconds in which a place may come free: who has its answer may ask again before its thread has ended."""
+
 
 class ControlServer:
     """
@@ -232,7 +235,7 @@ class ControlServer:
                 self._hand_over(connection)
 
     def _hand_over(self, connection: socket.socket) -> None:
-        if not self._free.acquire(blocking=False):
+        if not self._free.acquire(timeout=_TURN):
             busy = Unavailable("the daemon serves as many requests as it may: ask again in a moment")
             self._answer(connection, error_content(busy), within=_FULL)
             self._shut(connection)

@@ -239,7 +239,8 @@ def drive(lane: Callable[[], Requests], *, rate: float, lanes: int, stop: thread
     threads = [threading.Thread(target=run, args=(number,), name=f"lane-{number}") for number in range(lanes)]
     for thread in threads:
         thread.start()
-    stop.wait()
+    while not clock.wait(stop, timedelta(minutes=1)):
+        """A load lasts as long as its caller wants."""
     for thread in threads:
         # Its last request ends within its own timeout.
         thread.join(timeout=60)
