@@ -147,10 +147,11 @@ class Desk:
         if rotation is None or why is not None:
             self._book.refused(target.subject, request.reason, person, why or "")
             return _answer(refused=[{"subject": target.subject, "why": why}])
-        back = replace(rotation, intent=IntentKind.ROLL_BACK)
-        self._book.note(
-            EventType.INTENT, target, person, request.reason, [back], {"intent": "roll_back"}, rotation=back
-        )
+        with self._engine.recorder.amending(rotation) as current:
+            back = replace(current, intent=IntentKind.ROLL_BACK)
+            self._book.note(
+                EventType.INTENT, target, person, request.reason, [back], {"intent": "roll_back"}, rotation=back
+            )
         self._engine.sweep()
         return _answer(rotations=[_opened(back)])
 

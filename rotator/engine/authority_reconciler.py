@@ -311,8 +311,9 @@ class AuthorityReconciler:
                 for party in seen.parties
             )
         ):
-            rotation = replace(rotation, trust_published_at=now)
-            self._recorder.write([rotation])
+            with self._recorder.amending(rotation) as current:
+                rotation = replace(current, trust_published_at=now)
+                self._recorder.write([rotation])
             decision = authority.decide(intent_of(rotation), seen, domain.policy, now)
         if view is not None:
             if rotation is not None:

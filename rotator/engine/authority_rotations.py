@@ -74,8 +74,9 @@ class AuthorityRotations:
             new=active.authority,
             detail={"generation": active.number, "back": False, "recovered": True},
         )
-        noted = replace(rotation, activated_at=self._clock.now(), to_generation=active.number)
-        self._recorder.write([noted], [activated])
+        with self._recorder.amending(rotation) as current:
+            noted = replace(current, activated_at=self._clock.now(), to_generation=active.number)
+            self._recorder.write([noted], [activated])
         return noted
 
     def _note_back(self, domain: DomainTarget, rotation: Rotation, active: Generation, seen: AuthoritySeen) -> None:
@@ -106,10 +107,14 @@ class AuthorityRotations:
         ended = RotationState.ROLLED_BACK if rolled_back else RotationState.DONE
         last = EventType.ROLLED_BACK if rolled_back else EventType.COMPLETED
         verified = scribe.event(EventType.VERIFIED, new=signer, corroboration=Corroboration(dataplanes=served))
-        self._recorder.write(
-            [replace(rotation, state=ended, finished_at=self._clock.now(), outcome=ended.value)],
-            [verified, scribe.event(last, new=signer)],
-        )
+        with self._recorder.amending(rotation) as current:
+            if current.intent is not rotation.intent:
+                # A person has said another direction since: that is decided first.
+                return
+            self._recorder.write(
+                [replace(current, state=ended, finished_at=self._clock.now(), outcome=ended.value)],
+                [verified, scribe.event(last, new=signer)],
+            )
         log.info(LogEvent.ROTATION_FINISHED, subject=domain.subject, rotation_id=rotation.id, rolled_back=rolled_back)
 
     def refuse(self, domain: DomainTarget, rotation: Rotation | None, reason: str) -> None:

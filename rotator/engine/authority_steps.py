@@ -64,21 +64,21 @@ class AuthoritySteps:
             )
         )
         generation = prepared.generation
-        self._recorder.write(
-            [
-                _row(domain, rotation, generation.authority, IssuanceState.PUBLISHED),
-                replace(rotation, to_generation=generation.number),
-            ],
-            [
-                self._scribe(domain, rotation).event(
-                    EventType.ISSUED,
-                    new=generation.authority,
-                    reason=step.reason,
-                    corroboration=Corroboration(vault_request_id=prepared.request_id),
-                    detail={"spki_sha256": generation.authority.spki_sha256, "generation": generation.number},
-                )
-            ],
+        issued = self._scribe(domain, rotation).event(
+            EventType.ISSUED,
+            new=generation.authority,
+            reason=step.reason,
+            corroboration=Corroboration(vault_request_id=prepared.request_id),
+            detail={"spki_sha256": generation.authority.spki_sha256, "generation": generation.number},
         )
+        with self._recorder.amending(rotation) as current:
+            self._recorder.write(
+                [
+                    _row(domain, rotation, generation.authority, IssuanceState.PUBLISHED),
+                    replace(current, to_generation=generation.number),
+                ],
+                [issued],
+            )
 
     def activate(
         self,
@@ -113,10 +113,11 @@ class AuthoritySteps:
             ),
             detail={"generation": new.number, "back": step.back},
         )
-        self._recorder.write(
-            [replace(rotation, activated_at=self._clock.now(), to_generation=rotation.to_generation or new.number)],
-            [replace(activated, id=back_id(rotation)) if step.back else activated],
-        )
+        with self._recorder.amending(rotation) as current:
+            self._recorder.write(
+                [replace(current, activated_at=self._clock.now(), to_generation=current.to_generation or new.number)],
+                [replace(activated, id=back_id(rotation)) if step.back else activated],
+            )
 
     def retire(self, domain: DomainTarget, rotation: Rotation | None, generation: Generation, reason: str) -> None:
         """

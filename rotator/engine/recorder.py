@@ -59,6 +59,7 @@ class Recorder:
         self._lease = lease
         self._spool = spool
         self._draining = threading.Lock()
+        self._amending = threading.RLock()
         self._in_doubt = threading.Event()
         """A commit whose reply was lost may have taken: the working set is read again before it is trusted."""
 
@@ -98,6 +99,17 @@ class Recorder:
             raise
         self.memory.apply(rows)
         return True
+
+    @contextlib.contextmanager
+    def amending(self, rotation: Rotation) -> Iterator[Rotation]:
+        """
+        Give *rotation* as it stands now, until the block has written what it changes of it.
+
+        The engine notes progress while a person may say another direction: neither may write over the other's word.
+        """
+        with self._amending:
+            current = self.memory.open_rotation(rotation.subject)
+            yield current if current is not None and current.id == rotation.id else rotation
 
     def sighted(self, seen: Sequence[Sighting], gone: Sequence[Sighting]) -> None:
         """Keep the sightings *seen* and remove those that are *gone*, together. Raises `JournalError` if it cannot."""

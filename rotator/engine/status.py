@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rotator.core.authority_policy import next_due
-from rotator.core.model import RelyingParty, SubjectKind, SubjectName, TrustDomainName
+from rotator.core.model import Phase, RelyingParty, SubjectKind, SubjectName, TrustDomainName
 from rotator.core.steps import Done, Nothing, Refused, Wait, sentence
 from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
@@ -196,6 +196,14 @@ def _mesh_row(state: DomainState | None) -> dict[str, Any]:
     }
 
 
+def _phase(state: DomainState | None, rotation: Rotation | None) -> str:
+    """Return the phase as last seen; what was seen of a rotation that has ended says nothing of the one after it."""
+    if state is None:
+        return "unknown"
+    of_another = state.intent is not None and (rotation is None or rotation.id != state.intent.rotation_id)
+    return (Phase.STEADY if of_another and state.decision.phase is Phase.RETIRED else state.decision.phase).value
+
+
 def _domain(engine: Engine, target: DomainTarget) -> dict[str, Any]:
     """Return one trust domain's row."""
     rotation = engine.memory.open_rotation(target.subject)
@@ -212,7 +220,7 @@ def _domain(engine: Engine, target: DomainTarget) -> dict[str, Any]:
     return {
         "name": target.name,
         "kind": "trust_domain",
-        "phase": state.decision.phase.value if state is not None else "unknown",
+        "phase": _phase(state, rotation),
         "generation": shown.number if shown is not None else None,
         "serial": shown.authority.serial if shown is not None else None,
         "spiffe_id": f"spiffe://{target.name}",

@@ -132,6 +132,25 @@ def test_law_07_a_rollback_walks_backwards_and_says_so(world: World) -> None:
     assert everything_wrong(world) == []
 
 
+@pytest.mark.parametrize("call", ["authorities.set_signed", "authorities.activate"])
+def test_law_07_a_rollback_asked_for_in_the_middle_of_a_step_is_not_lost(world: World, call: str) -> None:
+    """A person's word that comes while the engine waits for the signer stands when the engine notes its progress."""
+    world.run(until=world.settled)
+    asked: list[str] = []
+
+    def interrupt(name: str) -> None:
+        if name == call and not asked:
+            asked.append(name)
+            _desk(world).rollback(RollbackRequest(subject=SubjectName(MESH), reason="not today"), ALICE)
+
+    world.faults.after = interrupt
+    world.ask(SubjectName(MESH), SubjectKind.TRUST_DOMAIN)
+    world.run(until=lambda: bool(asked) and world.settled(), span=2 * HOURS)
+    assert RotationState.ROLLED_BACK is world.rotations()[-1].state
+    assert 1 == _number(world)
+    assert everything_wrong(world) == []
+
+
 def test_law_07_past_retirement_there_is_no_rollback(world: World) -> None:
     """A rollback of a finished rotation is refused and recorded."""
     world.run(until=world.settled)
