@@ -148,6 +148,11 @@ class Desk:
             self._book.refused(target.subject, request.reason, person, why or "")
             return _answer(refused=[{"subject": target.subject, "why": why}])
         with self._engine.recorder.amending(rotation) as current:
+            if self._engine.memory.open_rotation(target.subject) is not current:
+                # It ended since it was looked at: writing it back would open what is finished.
+                why = "the rotation has just ended: only a new rotation leads on (law 7)"
+                self._book.refused(target.subject, request.reason, person, why)
+                return _answer(refused=[{"subject": target.subject, "why": why}])
             back = replace(current, intent=IntentKind.ROLL_BACK)
             self._book.note(
                 EventType.INTENT, target, person, request.reason, [back], {"intent": "roll_back"}, rotation=back
