@@ -12,6 +12,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def _sqlite(path: Path, *, erasable: bool) -> sa.Engine:
     def configure(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         # The driver's own guesses about when to begin are turned off; `begin` below says it.
         connection.isolation_level = None
-        connection.execute(f"PRAGMA journal_mode={'DELETE' if erasable else 'WAL'}").close()
+        _keep_journal(connection, path, "delete" if erasable else "wal")
         connection.execute("PRAGMA synchronous=FULL").close()
         connection.execute(f"PRAGMA secure_delete={'ON' if erasable else 'OFF'}").close()
 
@@ -126,6 +127,23 @@ def _sqlite(path: Path, *, erasable: bool) -> sa.Engine:
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", begin)
     return engine
+
+
+def _keep_journal(connection: sqlite3.Connection, path: Path, mode: str) -> None:
+    """
+    Have the file at *path* keep its journal as *mode* says, which stays with the file.
+
+    Two that change it at the same moment would each wait for the other: SQLite refuses one of them at once, whatever
+    its time-out. So whoever has to change it does so alone.
+    """
+    if connection.execute("PRAGMA journal_mode").fetchone() == (mode,):
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        connection.execute(f"PRAGMA journal_mode={mode}").close()
+    finally:
+        os.close(directory)
 
 
 @contextlib.contextmanager
