@@ -165,7 +165,12 @@ def test_nothing_swallows_everything() -> None:
 
 def test_fakes_pass_the_suite_of_the_real_ones() -> None:
     """Every fake of a port (FakeIssuer for Issuer) is named in tests/contract."""
-    ports = {f"Fake{node.name}" for node in tree(ROOT / "rotator/ports.py").body if isinstance(node, ast.ClassDef)}
+    ports = {
+        f"Fake{node.name}"
+        for path in sorted((ROOT / "rotator/ports").glob("*.py"))
+        for node in tree(path).body
+        if isinstance(node, ast.ClassDef)
+    }
     suites = "".join(path.read_text() for path in sorted((ROOT / "tests/contract").glob("*.py")))
     fakes = [
         node.name

@@ -19,11 +19,11 @@ from rotator.adapters.kuma.about import Model, ask_about
 from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
 from rotator.adapters.kuma.control_plane import ControlPlane, Environment
 from rotator.adapters.kuma.models import KumaMesh
-from rotator.adapters.kuma.objects import ClusterAccess
 from rotator.adapters.kuma.proxies import HTTPProxies
 from rotator.adapters.vault.corporate import CorporateIssuer, NameConstraints
 from rotator.adapters.vault.parent import VaultAuthoritySigner
 from rotator.adapters.vault.session import VaultSession
+from rotator.cluster.objects import ClusterAccess
 from rotator.core.model import TrustDomainName
 from rotator.engine.targets import DomainTarget
 from rotator.ports import Clock

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rotator.settings.cluster import Cluster
 from rotator.settings.issuers import IssuerSettings
 from rotator.settings.keys import Keys
 from rotator.settings.trust import CertificateSettings, TrustDomain
@@ -188,6 +189,8 @@ class Settings(Keys):
     """How long things may take."""
     limits: Limits = Limits()
     """Bounds on what is done at once."""
+    cluster: Cluster | None = None
+    """The cluster that rotator works in; not given on a single machine."""
     issuers: Mapping[Name, IssuerSettings] = Field(min_length=1)
     """Corporate PKIs by name."""
     trust_domains: Mapping[TrustDomainKey, TrustDomain] = Field(min_length=1)

@@ -18,9 +18,9 @@ import yaml
 from rotator.adapters.kuma import slots
 from rotator.adapters.kuma.control_plane import Kind
 from rotator.adapters.kuma.kubernetes import managers_of
-from rotator.adapters.kuma.objects import ClusterAccess, ObjectAPI
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.kuma.slots import COOLING, Slot, State
+from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.errors import AdapterError, Conflict, Denied, Rejected, Unavailable
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -11,10 +11,10 @@ import pytest
 from rotator.adapters.kuma import universal
 from rotator.adapters.kuma.api import Endpoint
 from rotator.adapters.kuma.control_plane import ControlPlane
-from rotator.adapters.kuma.objects import ClusterAccess
 from rotator.bootstrap import Sessions, build_fleet
 from rotator.bootstrap.meshes import ASK_AGAIN, Connection, cluster_access, endpoint_of
 from rotator.clock import SystemClock
+from rotator.cluster.objects import ClusterAccess
 from rotator.core.model import KeyType, TrustDomainName
 from rotator.errors import Unavailable
 from rotator.settings import load

@@ -18,9 +18,9 @@ from rotator.adapters.kuma import kubernetes
 from rotator.adapters.kuma.about import ask_about
 from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
 from rotator.adapters.kuma.control_plane import ControlPlane, Environment
-from rotator.adapters.kuma.objects import ClusterAccess
 from rotator.adapters.kuma.proxies import HTTPProxies
 from rotator.clock import SystemClock
+from rotator.cluster.objects import ClusterAccess
 from tests.fakes.clock import ManualClock
 from tests.fakes.kuma.standin import StandIn
 from tests.stack.cluster import Cluster

@@ -24,8 +24,8 @@ from rotator.adapters.kuma import slots
 from rotator.adapters.kuma.control_plane import Document, Kind
 from rotator.adapters.kuma.kubernetes import KubernetesDocuments, KubernetesSecrets
 from rotator.adapters.kuma.mesh import identity_spec, trusting
-from rotator.adapters.kuma.objects import ClusterAccess, ObjectAPI
 from rotator.adapters.kuma.slots import COOLING
+from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.embedded.process import wait_until
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
 from tests.fakes.clock import ManualClock

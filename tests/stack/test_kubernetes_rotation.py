@@ -24,9 +24,9 @@ from rotator.adapters.kuma.about import ask_about
 from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
 from rotator.adapters.kuma.control_plane import ControlPlane
 from rotator.adapters.kuma.mesh import builtin_secrets
-from rotator.adapters.kuma.objects import ClusterAccess
 from rotator.adapters.kuma.proxies import HTTPProxies
 from rotator.adapters.kuma.slots import slot_names
+from rotator.cluster.objects import ClusterAccess
 from rotator.core.model import Phase
 from tests.e2e.virtual_mesh import VirtualStage
 from tests.engine.world import MESH as DOMAIN

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rotator.adapters.kuma.manifests import manifests
-from rotator.adapters.kuma.objects import ClusterAccess
 from rotator.adapters.kuma.own_rights import missing_rights
+from rotator.cluster.objects import ClusterAccess
 from tests.stack.cluster import Cluster
 
 pytestmark = pytest.mark.stack

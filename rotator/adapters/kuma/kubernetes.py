@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from rotator.adapters.kuma import slots
 from rotator.adapters.kuma.control_plane import About, ControlPlane, Document, Kind, Proxies, StoredSecret
-from rotator.adapters.kuma.objects import FIELD_MANAGER, JSON, ClusterAccess, ObjectAPI
 from rotator.adapters.kuma.slots import MESH_LABEL, SECRET_TYPE, Slot, State
+from rotator.cluster.objects import FIELD_MANAGER, JSON, ClusterAccess, ObjectAPI
 from rotator.errors import Conflict, Denied, Rejected
 from rotator.ports import Clock
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rotator.adapters.kuma.objects import ClusterAccess, ObjectAPI
 from rotator.adapters.kuma.rights import Rule, rbac_rules
+from rotator.cluster.objects import ClusterAccess, ObjectAPI
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 

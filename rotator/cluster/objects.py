@@ -32,6 +32,10 @@ JSON = dict[str, Any]
 FIELD_MANAGER: Final = "rotator"
 """Under which the API server notes the fields that rotator wrote."""
 
+_APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
+"""JSON is YAML, and a merge patch is JSON: what a PATCH means is said by its content type alone."""
+
 _PAGE = 500
 """Objects asked for at once, as kubectl does."""
 
@@ -41,10 +45,10 @@ _WORDS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterAccess:
-    """How to reach the API server of the cluster in which a control plane keeps its documents."""
+    """How to reach one API server."""
 
     namespace: str
-    """Where the control plane and its secrets live."""
+    """Where what this access is for lives: a control plane and its secrets, rotator's own objects."""
     kubeconfig_file: Path | None = None
     """None: the ServiceAccount of the pod that this runs in."""
     context: str | None = None
@@ -107,6 +111,30 @@ class ObjectAPI:
         except _AbsentError as e:
             raise Conflict(f"{path} is gone") from e
 
+    def apply(self, path: str, body: Mapping[str, Any], *, force: bool = False, secret: bool = False) -> JSON:
+        """
+        Apply *body* to the object at *path* as `FIELD_MANAGER`, on the server's side, and return it as stored.
+
+        A ``metadata.resourceVersion`` in *body* is a precondition: changed since, or gone, is a `Conflict`, and so are
+        fields that another manager applies unless *force* takes them. Without one an absent object is created.
+        """
+        query = _WRITTEN_BY_ROTATOR | {"force": "true" if force else "false"}
+        try:
+            return self._call("PATCH", path, body, query=query, secret=secret, content_type=_APPLY)
+        except _AbsentError as e:
+            raise Rejected(f"the cluster knows no {path}: no such namespace, or no such kind") from e
+
+    def merge(self, path: str, body: Mapping[str, Any], *, secret: bool = False) -> JSON:
+        """
+        Merge *body* into the object (or subresource, as ``.../status``) at *path* and return it as stored.
+
+        A ``metadata.resourceVersion`` in *body* is a precondition; changed since, or gone, is a `Conflict`.
+        """
+        try:
+            return self._call("PATCH", path, body, query=_WRITTEN_BY_ROTATOR, secret=secret, content_type=_MERGE)
+        except _AbsentError as e:
+            raise Conflict(f"{path} is gone") from e
+
     def delete(self, path: str, *, revision: str, secret: bool = False, rehearse: bool = False) -> None:
         """
         Delete the object at *path* as it was read at *revision*; absent is no error, changed since a `Conflict`.
@@ -134,6 +162,7 @@ class ObjectAPI:
         *,
         query: Mapping[str, str] | None = None,
         secret: bool = False,
+        content_type: str = "application/json",
     ) -> JSON:
         """Make one call and return its JSON; errors name *path*, and with *secret* no word of the server's."""
         doing = f"{method} {path}"
@@ -141,7 +170,7 @@ class ObjectAPI:
             _, url, headers, sent, _ = self._client.param_serialize(
                 method,
                 path + (f"?{urlencode(query)}" if query else ""),
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={"Accept": "application/json", "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
             )

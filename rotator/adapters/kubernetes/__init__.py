@@ -1,0 +1,1 @@
+"""What rotator publishes, rolls and holds in a Kubernetes cluster."""

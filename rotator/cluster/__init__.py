@@ -1,0 +1,1 @@
+"""How rotator speaks to a Kubernetes API server."""

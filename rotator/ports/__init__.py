@@ -1,0 +1,87 @@
+"""
+What the engine needs of the world, as Protocols; adapters and store give it.
+
+Rules that must stay true here:
+
+- At most five methods a port; optional powers are separate Protocols.
+- Every call that leaves the process has a timeout, and raises only the tree of `rotator.errors`:
+  `Unavailable` (no answer; the effect may be there), `Conflict`, `Denied`, `Rejected`.
+- Every call may be made twice (law 13).
+- No port returns a private key, but for `LeafStore.material`, which gives back what rotator itself wrote there.
+"""
+
+from rotator.core.model import Severity
+from rotator.ports.issuing import (
+    Authorities,
+    AuthorityOrder,
+    AuthorityRequest,
+    AuthoritySigner,
+    HeldAuthorities,
+    IssuedCertificate,
+    IssuedLeaf,
+    Issuer,
+    LeafOrder,
+    ParentRevocation,
+    PreparedAuthority,
+    SignedAuthority,
+)
+from rotator.ports.journal import (
+    Hold,
+    Issuance,
+    IssuanceKind,
+    IssuanceState,
+    Journal,
+    Rotation,
+    RotationState,
+    Sighting,
+    Sightings,
+    Transaction,
+)
+from rotator.ports.lease import Lease
+from rotator.ports.ledger import CheckpointSigner, Ledger
+from rotator.ports.mesh import Adoption, Mesh, MeshView
+from rotator.ports.notifying import Notice, Notifier
+from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Stamp
+from rotator.ports.time import Clock
+from rotator.ports.workloads import Drainer, Workloads
+
+__all__ = [
+    "Adoption",
+    "Authorities",
+    "AuthorityOrder",
+    "AuthorityRequest",
+    "AuthoritySigner",
+    "BundleProbe",
+    "CheckpointSigner",
+    "Clock",
+    "Drainer",
+    "HeldAuthorities",
+    "Hold",
+    "Issuance",
+    "IssuanceKind",
+    "IssuanceState",
+    "IssuedCertificate",
+    "IssuedLeaf",
+    "Issuer",
+    "Journal",
+    "LeafOrder",
+    "LeafStore",
+    "Lease",
+    "Ledger",
+    "Mesh",
+    "MeshView",
+    "Notice",
+    "Notifier",
+    "ParentRevocation",
+    "PreparedAuthority",
+    "Probe",
+    "Rotation",
+    "RotationState",
+    "Severity",
+    "Sighting",
+    "Sightings",
+    "SignedAuthority",
+    "Stamp",
+    "Transaction",
+    "Workloads",
+]

@@ -1,0 +1,183 @@
+"""
+What is remembered of intents, in rows.
+
+Rules that must stay true here: those of `rotator.ports`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from rotator.core.event import Commitment, Event, Trigger
+from rotator.core.model import (
+    IntentKind,
+    IssuerId,
+    Serial,
+    SubjectKind,
+    SubjectName,
+    TrustDomainName,
+)
+
+
+class RotationState(StrEnum):
+    """Where a rotation stands in the journal."""
+
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """One rotation's intent and what cannot be read off the world. Progress is observed, not stored (law 13)."""
+
+    id: str
+    subject: SubjectName
+    kind: SubjectKind
+    intent: IntentKind
+    trigger: Trigger
+    state: RotationState
+    opened_at: datetime
+    finished_at: datetime | None = None
+    emergency: bool = False
+    reason_commitment: Commitment | None = None
+    requested_by: Commitment | None = None
+    ticket: str | None = None
+    from_generation: int | None = None
+    to_generation: int | None = None
+    trust_published_at: datetime | None = None
+    activated_at: datetime | None = None
+    roll_started_at: datetime | None = None
+    outcome: str = ""
+    may_interrupt: bool = False
+    """A person has accepted in words that this adoption interrupts connections."""
+
+
+class IssuanceState(StrEnum):
+    """Where one ordered certificate stands; every order ends in ``superseded``, ``revoked`` or ``lapsed``."""
+
+    ASKED = "asked"
+    ISSUED = "issued"
+    PUBLISHED = "published"
+    SUPERSEDED = "superseded"
+    REVOKED = "revoked"
+    LAPSED = "lapsed"
+    NEVER = "never"
+    """Asked for, and the CA's own list shows that it was never issued."""
+
+
+class IssuanceKind(StrEnum):
+    """What was ordered."""
+
+    LEAF = "leaf"
+    AUTHORITY = "authority"
+    PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuance:
+    """One certificate order, keyed by the public key that was chosen here before the call."""
+
+    spki_sha256: str
+    kind: IssuanceKind
+    subject: SubjectName
+    trust_domain: TrustDomainName
+    rotation_id: str
+    state: IssuanceState
+    asked_at: datetime
+    signer: IssuerId | None
+    serial: Serial | None = None
+    not_after: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A person's pause of one subject."""
+
+    subject: SubjectName
+    until: datetime
+    past_safety_line: bool = False
+    """The operator has said in words that this pause may let the subject expire (law 12)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A mesh's proxy as last listed: one that vanishes may still hold a leaf, and may come back with it."""
+
+    subject: SubjectName
+    """The trust domain."""
+    party: SubjectName
+    last_leaf_not_after: datetime
+    served_issuer: IssuerId | None
+    """Who signed the leaf that it was last seen to use; None if nobody saw it."""
+    seen_at: datetime
+
+
+class Transaction(Protocol):
+    """Journal rows and ledger entries that become true together, or not at all."""
+
+    def save(self, row: Rotation | Issuance | Hold | Sighting) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party)."""
+        ...
+
+    def release(self, subject: SubjectName) -> None:
+        """Remove the hold on *subject*."""
+        ...
+
+    def forget(self, sighting: Sighting) -> None:
+        """Remove the sighting of one party."""
+        ...
+
+    def append(self, event: Event) -> int:
+        """
+        Append one evidence record; return its sequence number (gap-free, from 0).
+
+        An event whose ``id`` is already committed is not appended again: its number is returned.
+        """
+        ...
+
+    def commit_to(self, text: str) -> Commitment:
+        """Return a salted commitment to a person's name or words; the salt goes to the erasable side store."""
+        ...
+
+
+class Sightings(Protocol):
+    """The memory of proxies."""
+
+    def sightings(self) -> tuple[Sighting, ...]:
+        """Return every sighting, by subject and party."""
+        ...
+
+
+class Journal(Sightings, Protocol):
+    """The memory of intents. Raises `JournalError` when it cannot be read or written."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Open one transaction: committed when the block ends, nothing kept when it raises."""
+        ...
+
+    def rotations(
+        self, *, state: RotationState | None = None, subject: SubjectName | None = None, last_ended: bool = False
+    ) -> tuple[Rotation, ...]:
+        """Return rotations, oldest first; with *last_ended* only the newest of each subject that has ended."""
+        ...
+
+    def issuances(
+        self, *, states: frozenset[IssuanceState], subject: SubjectName | None = None
+    ) -> tuple[Issuance, ...]:
+        """Return certificate orders in the given states, oldest first."""
+        ...
+
+    def holds(self) -> tuple[Hold, ...]:
+        """Return every pause, also those whose time is over."""
+        ...
+
+    def last_generation(self, trust_domain: TrustDomainName) -> int:
+        """Return the highest generation number ever used for *trust_domain*, 0 for none."""
+        ...

@@ -1,0 +1,28 @@
+"""
+How the file names the cluster that rotator works in.
+
+Rules that must stay true here:
+
+- Attributes are named as the file's keys; the sentence below each is the key's description in the JSON Schema.
+- Meshes name their own cluster (`rotator.settings.meshes`): a control plane may run in another one.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from rotator.settings.keys import Keys
+from rotator.settings.values import KubernetesName, OpenText, PositiveDuration, SecretFile
+
+
+class Cluster(Keys):
+    """The Kubernetes cluster whose Secrets, ConfigMaps and workloads rotator looks after."""
+
+    namespace: KubernetesName = "rotator"
+    """Rotator's own namespace: its Lease, and the requests that people make."""
+    kubeconfig_file: SecretFile | None = None
+    """How to reach the cluster from outside; rotator's own pod's account if not given."""
+    context: OpenText | None = None
+    """Which context of the kubeconfig; its current one if not given."""
+    timeout: PositiveDuration = timedelta(seconds=10)
+    """Of one request to the API server."""
