@@ -42,7 +42,7 @@ bench: $(VENV)/.dev ## ratios, not times: issuing against the raw signing rate, 
 soak: $(VENV)/.dev ## the long counts: dozens of kills, tens of thousands of requests; not part of CI
 	@$(PYTEST) -m soak -s --timeout 3600 $(PYTEST_ARGS)
 
-stack: ## build what test-stack needs with Go 1.26 or newer
+stack: ## bring what test-stack needs: built with Go 1.26 or newer, unpacked from Debian's packages
 	@tests/stack/build
 
 test-stack: $(VENV)/.dev stack ## the tests that need what only Go or Debian brings
