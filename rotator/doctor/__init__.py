@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Iterator
 
 from rotator.bootstrap import Sessions
+from rotator.doctor.cluster import cluster_findings
 from rotator.doctor.findings import Finding, Grade
 from rotator.doctor.issuers import issuer_findings
 from rotator.doctor.machine import machine_findings
@@ -30,6 +31,7 @@ def examine(settings: Settings, *, clock: Clock) -> Iterator[Finding]:
     """Yield what is found in the installation that *settings* describe, meshes first, as it is found."""
     with contextlib.closing(Sessions(clock, 1, {})) as sessions:
         yield from mesh_findings(settings, sessions, clock)
+        yield from cluster_findings(settings)
         yield from issuer_findings(settings, sessions, clock)
         yield from place_findings(settings, clock)
         yield from machine_findings(settings)

@@ -20,13 +20,14 @@ from rotator.adapters.kuma.about import Model
 from rotator.adapters.kuma.control_plane import ControlPlane, Kind, ProxyReport
 from rotator.adapters.kuma.models import KumaMesh
 from rotator.adapters.kuma.named_secrets import named_in
-from rotator.adapters.kuma.own_rights import missing_rights
 from rotator.adapters.kuma.proofs import views_of
+from rotator.adapters.kuma.rights import rbac_rules
 from rotator.adapters.kuma.sync import Finding as Lagging
 from rotator.adapters.kuma.sync import Lag, out_of_sync
 from rotator.bootstrap.meshes import cluster_access, control_plane, mesh_target
 from rotator.bootstrap.sessions import Sessions
 from rotator.core.window import written
+from rotator.doctor.cluster import rights_findings
 from rotator.doctor.findings import Finding, attempted, broken, fine, warning
 from rotator.errors import Denied
 from rotator.ports import Clock, MeshView
@@ -36,8 +37,6 @@ from rotator.settings.meshes import Mesh
 
 LOOK_AGAIN: Final = timedelta(seconds=11)
 """Control planes write insights down every ten seconds."""
-_FEW: Final = 5
-"""So many missing rights are named one by one."""
 _NEAR: Final = 0.1
 """Share of its life that a certificate has left when it is near its end; Kuma renews when a fifth is left."""
 
@@ -166,13 +165,8 @@ def _secrets(about: str, plane: ControlPlane) -> Iterator[Finding]:
 def _rights(about: str, mesh: Mesh) -> Iterator[Finding]:
     """Yield what rotator's account lacks in the cluster."""
     access = cluster_access(mesh)
-    missing = () if access is None else missing_rights(access, mesh.name)
-    for each in missing[:_FEW]:
-        yield broken(about, f"its account in the cluster may not {each}", "apply what deploy/kuma shows")
-    if len(missing) > _FEW:
-        yield broken(about, f"and {len(missing) - _FEW} rights more", "apply what deploy/kuma shows")
-    if not missing:
-        yield fine(about, "its account has every right in the cluster")
+    if access is not None:
+        yield from rights_findings(about, access, rbac_rules(mesh.name, access.namespace))
 
 
 def _led(

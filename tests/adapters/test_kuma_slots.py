@@ -182,7 +182,7 @@ def test_an_annotation_that_is_no_manifest_is_none() -> None:
 def test_no_right_reaches_beyond_names() -> None:
     """But for creating and for identities, whose names count on, every rule names its objects; none lists Secrets."""
     rights = rbac_rules(MESH, "kuma-system", read_secrets=("prod.ca-builtin-cert-ca-1",))
-    rules = [*rights.cluster, *rights.namespaced]
+    rules = [*rights.cluster, *rights.namespaces["kuma-system"]]
     open_ended = [(rule["resources"], rule["verbs"]) for rule in rules if "resourceNames" not in rule]
     assert [
         (["secrets"], ["create"]),

@@ -20,11 +20,11 @@ import requests
 
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.kuma.slots import MESH_LABEL, SECRET_TYPE
+from rotator.cluster.rbac import Account, role_objects
 from tests.fakes.kuma.store import IDENTITY, MESH, SECRET, TRUST, Json, MemoryStore, Resource
 from tests.stack.cluster import Cluster, Refused
 
 API_VERSION = "kuma.io/v1alpha1"
-RBAC = "rbac.authorization.k8s.io"
 
 _PLURALS = {MESH: "meshes", IDENTITY: "meshidentities", TRUST: "meshtrusts"}
 
@@ -42,15 +42,9 @@ def grant(
     """
     token = cluster.service_account(namespace, "rotator")
     rights = rbac_rules(mesh, namespace, read_secrets=read_secrets)
-    subject = {"kind": "ServiceAccount", "name": "rotator", "namespace": namespace}
     name = f"rotator-{namespace}-{mesh}"
-    for kind, rules, metadata in (
-        ("ClusterRole", rights.cluster, {"name": name}),
-        ("Role", rights.namespaced, {"name": name, "namespace": rights.namespace}),
-    ):
-        cluster.apply({"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": metadata, "rules": list(rules)})
-        binding = {"apiVersion": f"{RBAC}/v1", "kind": f"{kind}Binding", "metadata": metadata, "subjects": [subject]}
-        cluster.apply(binding | {"roleRef": {"apiGroup": RBAC, "kind": kind, "name": name}})
+    for each in role_objects(rights, Account(namespace=namespace), name=name, cluster_name=name):
+        cluster.apply(each)
     if confined:
         for document in admission_policy((mesh,), namespace, service_account=f"{namespace}:rotator"):
             cluster.apply(document)

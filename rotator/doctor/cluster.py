@@ -1,0 +1,57 @@
+"""
+The cluster that rotator works in: whether it answers, and whether rotator's account has the rights that it will need.
+
+Rules that must stay true here:
+
+- Nothing is changed: the API server is asked what the account may do, a question that everybody may ask.
+- What is asked for is what `config rbac` prints, no more and no less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from rotator.bootstrap.cluster import access
+from rotator.bootstrap.rights import cluster_rights
+from rotator.cluster.objects import ClusterAccess, ObjectAPI
+from rotator.cluster.own_rights import missing_rights
+from rotator.cluster.rights import Rights
+from rotator.doctor.findings import Finding, attempted, broken, fine
+from rotator.settings import Settings
+
+_FEW: Final = 5
+"""So many missing rights are named one by one."""
+
+_MEND: Final = "apply what rotator config rbac prints"
+
+
+def cluster_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found in the cluster that *settings* name, if they name one; its meshes are looked at apart."""
+    if settings.cluster is not None:
+        check = partial(_rights, settings)
+        yield from attempted("cluster", check, otherwise="mend cluster.kubeconfig_file, or run in a pod")
+
+
+def _rights(settings: Settings) -> Iterator[Finding]:
+    yield from rights_findings("cluster", access(settings), cluster_rights(settings))
+
+
+def rights_findings(about: str, reached: ClusterAccess, rights: Rights) -> Iterator[Finding]:
+    """
+    Yield what rotator's account lacks of *rights* at the API server that is *reached*.
+
+    Raises:
+        ConfigError: If there are no credentials.
+        AdapterError: If the API server cannot be asked.
+    """
+    with contextlib.closing(ObjectAPI(reached)) as api:
+        missing = missing_rights(api, rights)
+    for each in missing[:_FEW]:
+        yield broken(about, f"its account in the cluster may not {each}", _MEND)
+    if len(missing) > _FEW:
+        yield broken(about, f"and {len(missing) - _FEW} rights more", _MEND)
+    if not missing:
+        yield fine(about, "its account has every right in the cluster")

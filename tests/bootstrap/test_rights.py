@@ -1,0 +1,194 @@
+"""What rotator's account may do is what the configuration names, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rotator.bootstrap import rights
+from rotator.bootstrap.rights import Lent, cluster_rights, mesh_rights, rights_objects
+from rotator.cli import app
+from rotator.cluster.rbac import Account
+from rotator.errors import ConfigError
+from rotator.settings import Settings
+
+EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
+ACCOUNT = Account(namespace="rotator")
+
+DOCUMENT: dict[str, Any] = {
+    "version": 1,
+    "environment": "test",
+    "store": "sqlite:////var/lib/rotator/state.db",
+    "socket": "/run/rotator/control.sock",
+    "ledger": {"path": "/var/lib/rotator/ledger", "origin": "example/test", "signing_key_file": "/etc/rotator/key"},
+    "cluster": {"namespace": "rotator"},
+    "issuers": {
+        "corporate": {
+            "vault": {
+                "address": "https://vault.example:8200",
+                "auth": {"token": {"token_file": "/run/token"}},
+                "mount": "pki_int",
+                "issuer": "corp",
+            }
+        }
+    },
+    "trust_domains": {
+        "airflow.prod": {
+            "issuer": "corporate",
+            "ca": {"mount": "pki_airflow", "role": "workload", "lifetime": "7d"},
+            "longest_leaf": "12h",
+            "trust_deadline": {"after": "2h"},
+        },
+        "mesh.prod": {
+            "issuer": "corporate",
+            "ca": {"lifetime": "30d"},
+            "longest_leaf": "24h",
+            "trust_deadline": {"after": "2h"},
+            "mesh": {"name": "default", "control_plane": {"kubernetes": {"namespace": "kuma-system"}}},
+        },
+    },
+    "certificates": {
+        name: {
+            "trust_domain": "airflow.prod",
+            "identity": f"spiffe://airflow.prod/{name}",
+            "lifetime": "12h",
+            "publish": [{"kubernetes_secret": {"namespace": namespace, "name": f"{name}-tls"}}],
+            "rolls": [name],
+        }
+        for name, namespace in (("worker", "airflow"), ("gateway", "edge"), ("extra", "airflow"))
+    },
+    "workloads": {
+        "worker": {"statefulset": {"namespace": "airflow", "name": "airflow-worker"}},
+        "gateway": {"deployment": {"namespace": "edge", "name": "gateway"}},
+    },
+}
+SETTINGS = Settings.model_validate(DOCUMENT)
+
+
+def _roles(objects: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for each in objects:
+        if each["kind"] in {"Role", "ClusterRole"}:
+            for rule in each["rules"]:
+                yield each["metadata"].get("namespace", ""), rule
+
+
+def test_no_role_reads_or_lists_a_secret_that_the_configuration_does_not_name() -> None:
+    """Secrets are read and written by name, in the namespaces named, and listed nowhere."""
+    found = {
+        (namespace, verb, name)
+        for namespace, rule in _roles(rights_objects(SETTINGS, ACCOUNT))
+        if "secrets" in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", ["*"])
+    }
+
+    assert {(namespace, "create", "*") for namespace in ("airflow", "edge", "kuma-system")} >= {
+        each for each in found if each[2] == "*"
+    }
+    assert {"worker-tls", "extra-tls"} == {name for where, _, name in found if where == "airflow"} - {"*"}
+    assert {"gateway-tls"} == {name for where, _, name in found if where == "edge"} - {"*"}
+    assert set() == {each for each in found if each[1] in {"list", "watch", "deletecollection"}}
+    assert "" not in {namespace for namespace, *_ in found}
+
+
+def test_no_rule_is_a_wildcard_and_none_gives_rights() -> None:
+    """Neither stars, nor roles, policies, impersonation, exec or node access are asked for."""
+    for _, rule in _roles(rights_objects(SETTINGS, ACCOUNT)):
+        words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"], *rule.get("resourceNames", ())}
+        assert set() == words & {"*", "escalate", "bind", "impersonate", "approve", "sign", "pods/exec", "nodes"}
+        assert set() == set(rule["apiGroups"]) & {"rbac.authorization.k8s.io", "admissionregistration.k8s.io"}
+
+
+def test_every_create_of_secrets_is_confined_to_names() -> None:
+    """Where a role may create Secrets, the policy names every one of them with its type."""
+    objects = rights_objects(SETTINGS, ACCOUNT)
+    policy = next(each for each in objects if each["kind"] == "ValidatingAdmissionPolicy")
+    expressions = [each["expression"] for each in policy["spec"]["validations"]]
+    (secrets,) = [each for each in expressions if "'secrets'" in each]
+
+    assert "['airflow/extra-tls', 'airflow/worker-tls', 'edge/gateway-tls'] && object.type == 'kubernetes.io/tls'" in (
+        secrets
+    )
+    assert "'kuma-system/rotator-default-cert-0'" in secrets
+    assert "Fail" == policy["spec"]["failurePolicy"]
+
+
+def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path) -> None:
+    """What is printed can be kept beside the configuration and compared, white space at its end left out."""
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    text = (EXAMPLES / "kuma-kubernetes-identity.yaml").read_text()
+    first.write_text(text)
+    second.write_text(text + "\n\n")
+    runs = [CliRunner().invoke(app, ["--config", str(each), "config", "rbac"]) for each in (first, first, second)]
+
+    assert [0, 0, 0] == [each.exit_code for each in runs]
+    assert 1 == len({each.stdout for each in runs})
+
+
+def test_json_and_yaml_say_the_same() -> None:
+    """--output json is the same objects as one List."""
+    command = ["--config", str(EXAMPLES / "kuma-kubernetes-identity.yaml"), "config", "rbac"]
+    printed = CliRunner().invoke(app, command)
+    as_json = CliRunner().invoke(app, [*command, "--output", "json"])
+
+    assert json.loads(as_json.stdout)["items"] == list(yaml.safe_load_all(printed.stdout))
+
+
+def test_a_mesh_in_another_cluster_is_left_out_and_said() -> None:
+    """Rights for another cluster's API server are printed for that cluster alone."""
+    document = json.loads(json.dumps(DOCUMENT))
+    document["trust_domains"]["mesh.prod"]["mesh"]["control_plane"]["kubernetes"]["kubeconfig_file"] = "/etc/other"
+    settings = Settings.model_validate(document)
+
+    assert ("mesh.prod",) == rights.meshes_elsewhere(settings)
+    assert {} == mesh_rights(settings).namespaces
+    assert ["kuma-system"] == list(mesh_rights(rights.only_mesh(settings, "mesh.prod")).namespaces)
+    assert {} == cluster_rights(rights.only_mesh(settings, "mesh.prod")).namespaces
+
+
+def test_what_is_lent_for_an_adoption_is_read_and_no_more() -> None:
+    """A Secret of a CA that is adopted may be read by its name."""
+    lent = rights.lent_for(SETTINGS, secrets=["mesh.prod=old-ca"], objects=["mesh.prod=old-identity"])
+
+    assert {"mesh.prod": Lent(secrets=("old-ca",), objects=("old-identity",))} == lent
+    found = [
+        rule["verbs"]
+        for _, rule in _roles(rights_objects(SETTINGS, ACCOUNT, lent=lent))
+        if "old-ca" in rule.get("resourceNames", ())
+    ]
+    assert [["get"]] == found
+
+
+@pytest.mark.parametrize("given", ["airflow.prod=x", "mesh.prod", "=x", "mesh.prod="])
+def test_what_is_lent_names_a_mesh(given: str) -> None:
+    """A loan that could be meant for nothing is refused."""
+    with pytest.raises(ConfigError, match="DOMAIN=NAME"):
+        rights.lent_for(SETTINGS, secrets=[given], objects=[])
+
+
+def test_the_namespace_is_the_configured_one() -> None:
+    """A namespace on the command line that contradicts the configuration is refused."""
+    assert "rotator" == rights.account_of(SETTINGS, namespace=None, name="rotator").namespace
+    with pytest.raises(ConfigError, match=r"cluster\.namespace rotator, not other"):
+        rights.account_of(SETTINGS, namespace="other", name="rotator")
+
+
+def test_a_leaf_in_the_control_planes_namespace_is_left_to_its_own_policy() -> None:
+    """The policy of a mesh does not refuse a leaf's Secret beside the mesh's slots: the other one names it."""
+    document = json.loads(json.dumps(DOCUMENT))
+    document["certificates"]["worker"]["publish"] = [
+        {"kubernetes_secret": {"namespace": "kuma-system", "name": "kuma-tls-cert"}}
+    ]
+    objects = rights_objects(Settings.model_validate(document), ACCOUNT)
+    policies = {each["metadata"]["name"]: each["spec"] for each in objects if each["kind"].endswith("AdmissionPolicy")}
+
+    assert "['kuma-tls-cert']" in policies["rotator-rotator-kuma-system"]["matchConditions"][1]["expression"]
+    assert any(
+        "'kuma-system/kuma-tls-cert'" in each["expression"] for each in policies["rotator-rotator"]["validations"]
+    )

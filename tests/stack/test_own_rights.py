@@ -1,0 +1,62 @@
+"""What the doctor says of rotator's account in a cluster, on a real API server."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from rotator.adapters.kuma.manifests import manifests
+from rotator.adapters.kuma.rights import rbac_rules
+from rotator.cluster.objects import ClusterAccess, ObjectAPI
+from rotator.cluster.own_rights import missing_rights
+from rotator.cluster.rbac import Account, role_objects
+from rotator.cluster.rights import Rights, rule
+from tests.stack.cluster import Cluster
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def access(cluster: Cluster, system_namespace: str, tmp_path: Path) -> ClusterAccess:
+    """Give an account of rotator's that may do nothing yet."""
+    token = cluster.service_account(system_namespace, "rotator")
+    kubeconfig = cluster.kubeconfig_for(token, system_namespace, tmp_path / "kubeconfig")
+    return ClusterAccess(namespace=system_namespace, kubeconfig_file=kubeconfig)
+
+
+def _missing(access: ClusterAccess, rights: Rights) -> tuple[str, ...]:
+    with contextlib.closing(ObjectAPI(access)) as api:
+        return missing_rights(api, rights)
+
+
+def test_an_account_without_rights_is_told_each(access: ClusterAccess) -> None:
+    """Every single thing that rotator will have to do and may not is named."""
+    missing = _missing(access, rbac_rules("default", access.namespace))
+
+    assert "update meshes default" in missing
+    assert f"create secrets in {access.namespace}" in missing
+    assert f"delete secrets {access.namespace}/rotator-default-key-3" in missing
+    assert f"list meshidentities in {access.namespace}" in missing
+
+
+def test_the_shipped_manifests_give_every_right(cluster: Cluster, access: ClusterAccess) -> None:
+    """With what deploy/kuma renders nothing is missing, and for a mesh that it does not name almost everything is."""
+    for each in manifests(["default"], access.namespace, service_account=f"{access.namespace}:rotator"):
+        cluster.apply(each)
+
+    assert () == _missing(access, rbac_rules("default", access.namespace))
+    assert "update meshes other" in _missing(access, rbac_rules("other", access.namespace))
+
+
+def test_a_subresource_is_asked_for_as_one(cluster: Cluster, access: ClusterAccess) -> None:
+    """The right on pods/eviction is not the right on pods, and the doctor knows which is missing."""
+    namespace = access.namespace
+    granted = Rights(namespaces={namespace: (rule("pods", "create"),)})
+    account = Account(namespace=namespace)
+    for each in role_objects(granted, account, name="pods", cluster_name=f"pods-{namespace}"):
+        cluster.apply(each)
+    wanted = Rights(namespaces={namespace: (rule("pods", "create"), rule("pods/eviction", "create"))})
+
+    assert (f"create pods/eviction in {namespace}",) == _missing(access, wanted)
