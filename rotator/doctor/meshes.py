@@ -143,7 +143,7 @@ def _secrets(about: str, plane: ControlPlane) -> Iterator[Finding]:
             yield warning(
                 about,
                 f"{document.kind} {document.name} refers to secret {name}, which rotator may not read",
-                "let it, until the mesh runs on a CA of rotator's: read_secrets in deploy/kuma",
+                "let it, until the mesh runs on a CA of rotator's: --read-secret in deploy/kuma",
             )
             continue
         if not is_there:
