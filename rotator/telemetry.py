@@ -33,6 +33,8 @@ class LogEvent(StrEnum):
     SETTINGS_REFUSED = "settings_refused"
     LEASE_ACQUIRED = "lease_acquired"
     LEASE_LOST = "lease_lost"
+    STANDING_BY = "standing_by"
+    SERVICE_FAILED = "service_failed"
     SWEEP_FINISHED = "sweep_finished"
     SWEEP_OVERDUE = "sweep_overdue"
     TARGET_OBSERVED = "target_observed"
@@ -84,6 +86,8 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.SETTINGS_REFUSED: "A changed configuration is wrong; the one before stays in force until it is mended.",
     LogEvent.LEASE_ACQUIRED: "This process alone may change the world now.",
     LogEvent.LEASE_LOST: "Another process may change the world now; this one writes nothing more.",
+    LogEvent.STANDING_BY: "Another replica, `leader`, may change the world; this one is ready to take over from it.",
+    LogEvent.SERVICE_FAILED: "A part of the daemon did not start, stop or take new settings; the others go on.",
     LogEvent.SWEEP_FINISHED: "Every subject was looked at once.",
     LogEvent.SWEEP_OVERDUE: "A sweep took longer than the time between two sweeps.",
     LogEvent.TARGET_OBSERVED: "One subject was observed and a decision made.",

@@ -51,6 +51,8 @@ class Wired:
     signer: LocalSigner
     policy: list[str]
     """The hash of the policy in force, in a cell that the store reads at each transaction."""
+    stands_by: timedelta | None = None
+    """How often a standby tries to take the lease; None: a daemon that does not get it ends."""
 
     def reload(self, settings: Settings) -> None:
         """Look after what *settings* say from now on. What needs a restart is refused as a whole."""

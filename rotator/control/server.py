@@ -20,7 +20,7 @@ import selectors
 import socket
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self
@@ -79,6 +79,7 @@ class ControlServer:
         connections: int = 16,
         request_within: timedelta = timedelta(seconds=5),
         answer_within: timedelta = timedelta(seconds=10),
+        orders_refused: Callable[[], str | None] = lambda: None,
     ) -> None:
         """
         Name everything; nothing is opened yet.
@@ -93,6 +94,7 @@ class ControlServer:
             connections: How many are served at the same time; further ones hear that it is busy.
             request_within: Deadline for a request to arrive whole.
             answer_within: Deadline for the caller to take the answer.
+            orders_refused: Asked before each order; says in a sentence why none can be taken now, None if it can.
         """
         self._path = path
         self._operations = operations
@@ -101,6 +103,7 @@ class ControlServer:
         self._group = socket_group
         self._request_within = request_within
         self._answer_within = answer_within
+        self._orders_refused = orders_refused
         self._free = threading.BoundedSemaphore(connections)
         self._lock = threading.Lock()
         self._open: dict[threading.Thread, socket.socket] = {}
@@ -328,6 +331,9 @@ class ControlServer:
 
     def _require(self, person: Person, right: Right, operation: str) -> None:
         if self._rights.permits(person, right):
+            why = None if right is Right.READ else self._orders_refused()
+            if why is not None:
+                raise Unavailable(why)
             return
         self._operations.denied(operation, person, right)
         groups = self._rights.emergency if right is Right.EMERGENCY else self._rights.operate

@@ -115,14 +115,28 @@ class Engine:
             notifiers=notifiers,
             sources=[lambda now: self.fleet_alerts.true_now(self.fleet, now)],
         )
-        self._kick = threading.Event()
+        self._loading = threading.Lock()
+        self._started = False
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Load what the journal remembers and know every target."""
-        self.memory.load(self.recorder.journal)
+        with self._loading:
+            self._started = True
+            self.memory.load(self.recorder.journal)
         self.use(self.fleet)
+
+    def refresh(self) -> None:
+        """
+        Read what the journal holds now, which is what a standby's views are made of; nothing once the engine works.
+
+        Raises:
+            JournalError: If it cannot be read.
+        """
+        with self._loading:
+            if not self._started:
+                self.memory.load(self.recorder.journal)
 
     def use(self, fleet: Fleet) -> None:
         """Look after *fleet* from the next visit on."""

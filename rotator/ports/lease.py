@@ -6,6 +6,7 @@ Rules that must stay true here: those of `rotator.ports`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -22,4 +23,12 @@ class Lease(Protocol):
 
     def release(self) -> None:
         """Give it back."""
+        ...
+
+    def holder(self) -> str | None:
+        """Return who held it when this process last looked, in words for people; None if nobody did."""
+        ...
+
+    def when_lost(self, told: Callable[[], None]) -> None:
+        """Have *told* called, from any thread and at least once, when a lease that was taken is found lost."""
         ...

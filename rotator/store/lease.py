@@ -16,6 +16,7 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,18 @@ LEASE_LOCK = 0x6C65617365
 _MAX_NAME_BYTES = 4096
 
 
+class Announcement:
+    """Whom to tell that a lease is lost."""
+
+    def __init__(self) -> None:
+        self.told: Callable[[], None] | None = None
+
+    def tell(self) -> None:
+        """Tell it, if anybody wants to know."""
+        if self.told is not None:
+            self.told()
+
+
 class FileLease:
     """A lock on a file, for stores that are a file: whoever shares it is on the same machine."""
 
@@ -38,6 +51,8 @@ class FileLease:
         """Lock *path*, which is made and stays; it says who holds it, for people."""
         self._path = path
         self._handle: int | None = None
+        self._holder: str | None = None
+        self._lost = Announcement()
         self._lock = threading.Lock()
 
     def acquire(self) -> None:
@@ -61,25 +76,24 @@ class FileLease:
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, name, 0)
             except BlockingIOError as e:
-                holder = _holder(handle)
+                self._holder = _holder(handle)
                 os.close(handle)
-                raise Conflict(f"{holder} holds {self._path}: one rotator at a time works on one store") from e
+                raise Conflict(f"{self._holder} holds {self._path}: one rotator at a time works on one store") from e
             except OSError as e:
                 os.close(handle)
                 raise JournalError(f"cannot write the lease {self._path}: {e.strerror}") from e
             self._handle = handle
+            self._holder = f"process {os.getpid()} on {socket.gethostname()}"
 
     def held(self) -> bool:
         """Return whether it is held: the lock is ours and the file is still the one that others would lock."""
         with self._lock:
             if self._handle is None:
                 return False
-            try:
-                ours, theirs = os.fstat(self._handle), self._path.stat()
-            except OSError:
-                return False
-            # Removed and made anew, the file could be locked by somebody else beside us.
-            return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+            if self._is_the_file(self._handle):
+                return True
+        self._lost.tell()
+        return False
 
     def release(self) -> None:
         """Give it back; giving it back twice is no error. The file stays: removing it would let two hold it."""
@@ -87,6 +101,23 @@ class FileLease:
             if self._handle is not None:
                 os.close(self._handle)
                 self._handle = None
+                self._holder = None
+
+    def holder(self) -> str | None:
+        """Return who held it when this process last tried to take it, None if nobody was met."""
+        return self._holder
+
+    def when_lost(self, told: Callable[[], None]) -> None:
+        """Have *told* called when `held` finds that it is lost."""
+        self._lost.told = told
+
+    def _is_the_file(self, handle: int) -> bool:
+        try:
+            ours, theirs = os.fstat(handle), self._path.stat()
+        except OSError:
+            return False
+        # Removed and made anew, the file could be locked by somebody else beside us.
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
 
 def _holder(handle: int) -> str:
@@ -104,6 +135,8 @@ class DatabaseLease:
         """Hold the lease in a session of its own at *url*. Nothing is opened before `acquire`."""
         self._engine = open_engine(url)
         self._session: sa.Connection | None = None
+        self._named: str | None = None
+        self._lost = Announcement()
         self._lock = threading.Lock()
 
     def acquire(self) -> None:
@@ -124,9 +157,11 @@ class DatabaseLease:
                 name = f"rotator {socket.gethostname()} pid {os.getpid()}"[:63]
                 session.execute(sa.select(sa.func.set_config("application_name", name, False)))
                 if not session.execute(sa.select(sa.func.pg_try_advisory_lock(LEASE_LOCK))).scalar_one():
-                    raise Conflict(f"{self._holder(session)} holds the store: one rotator at a time works on one store")
+                    self._named = self._holder(session)
+                    raise Conflict(f"{self._named} holds the store: one rotator at a time works on one store")
                 undo.pop_all()
             self._session = session
+            self._named = name
 
     def held(self) -> bool:
         """Return whether the session that holds it still lives, by asking the server through it."""
@@ -137,12 +172,22 @@ class DatabaseLease:
                 return True
             # The server has given the lock up with the session: whoever has it now, it is not this process.
             self._drop()
-            return False
+        self._lost.tell()
+        return False
 
     def release(self) -> None:
         """Give it back by ending the session; giving it back twice is no error."""
         with self._lock:
             self._drop()
+            self._named = None
+
+    def holder(self) -> str | None:
+        """Return who held it when this process last tried to take it, None if nobody was met."""
+        return self._named
+
+    def when_lost(self, told: Callable[[], None]) -> None:
+        """Have *told* called when `held` finds that it is lost."""
+        self._lost.told = told
 
     def _drop(self) -> None:
         if self._session is not None:

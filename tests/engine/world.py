@@ -68,6 +68,13 @@ class HeldLease:
         """Give it back."""
         self.is_held = False
 
+    def holder(self) -> str | None:
+        """Return that this process holds it, or nobody does."""
+        return "this process" if self.is_held else None
+
+    def when_lost(self, told: Callable[[], None]) -> None:
+        """Tell nobody: who writes without it is refused."""
+
 
 class FaultyStore:
     """A leaf store whose writes pass the world's fault point."""

@@ -1,0 +1,40 @@
+"""
+Which parts the daemon has, and in which order they start: the one place to add one.
+
+Rules that must stay true here:
+
+- `Parts.always` runs in every role, so it changes nothing in the world: views, health, a standby's own freshness.
+- `Parts.while_leading` starts after the lease was taken and has ended before it is given back (law 14).
+- The work of the engine starts last and stops first: what it needs is there, and what it began is finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rotator.daemon.control import ControlSocket
+from rotator.daemon.life import Life
+from rotator.daemon.services import Service
+from rotator.daemon.standby import Freshness
+from rotator.daemon.work import Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Every service of one life, in the order of starting."""
+
+    always: tuple[Service, ...]
+    while_leading: tuple[Service, ...]
+    work: Work
+
+
+def parts(life: Life) -> Parts:
+    """Return the parts of *life*; nothing starts here."""
+    work = Work(life)
+    socket = ControlSocket(life)
+    return Parts(
+        always=(Freshness(life), socket),
+        # Again the socket: two daemons of one machine share its path, and it is the leader's.
+        while_leading=(socket, work),
+        work=work,
+    )

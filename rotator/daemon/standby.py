@@ -1,0 +1,59 @@
+"""
+What keeps a standby warm: its memory is the journal's, read again and again.
+
+Rules that must stay true here:
+
+- Nothing is written, nothing is asked of Vault or of a cluster: a standby costs its database a few reads.
+- Once this process leads it stops by itself: then memory is the engine's own.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from rotator.daemon.life import Life, Role
+from rotator.engine.scheduler import Scheduler
+from rotator.errors import RotatorError
+from rotator.settings import Settings
+from rotator.telemetry import LogEvent
+
+log = structlog.get_logger(__name__)
+
+FRESH_EVERY = timedelta(seconds=10)
+
+
+class Freshness:
+    """Reads the journal while standing by. Implements `rotator.daemon.services.Service`."""
+
+    name = "freshness"
+
+    def __init__(self, life: Life) -> None:
+        """Keep *life*'s engine fresh once started."""
+        self._life = life
+        self._scheduler = Scheduler()
+
+    def start(self) -> None:
+        """Begin to look, at once and then every few seconds."""
+        self.look()
+        self._scheduler.every(FRESH_EVERY, "freshness", self.look)
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._scheduler.stop()
+
+    def reload(self, settings: Settings) -> None:
+        """Take note of nothing: the engine has the new fleet already."""
+
+    def look(self) -> None:
+        """Read what the journal holds now, if this process stands by. Never raises what a database may do."""
+        life = self._life
+        if life.role is not Role.STANDBY:
+            return
+        try:
+            life.wired.engine.refresh()
+        except RotatorError as error:
+            log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+        life.beat()
