@@ -205,6 +205,7 @@ class Scribe:
             reason=reason,
             reason_commitment=rotation.reason_commitment if rotation is not None else None,
             requested_by=rotation.requested_by if rotation is not None else None,
+            approved_by=rotation.approved_by if rotation is not None else (),
             old=_facts(old),
             new=_facts(new),
             corroboration=corroboration or Corroboration(),

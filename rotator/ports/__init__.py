@@ -11,6 +11,7 @@ Rules that must stay true here:
 """
 
 from rotator.core.model import Severity
+from rotator.ports.asking import PostedObject, Request, RequestBoard, Requests, RequestState
 from rotator.ports.issuing import (
     Authorities,
     AuthorityOrder,
@@ -73,8 +74,13 @@ __all__ = [
     "Notice",
     "Notifier",
     "ParentRevocation",
+    "PostedObject",
     "PreparedAuthority",
     "Probe",
+    "Request",
+    "RequestBoard",
+    "RequestState",
+    "Requests",
     "Rotation",
     "RotationState",
     "Severity",

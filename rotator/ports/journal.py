@@ -21,6 +21,7 @@ from rotator.core.model import (
     SubjectName,
     TrustDomainName,
 )
+from rotator.ports.asking import Request
 
 
 class RotationState(StrEnum):
@@ -57,6 +58,10 @@ class Rotation:
     outcome: str = ""
     may_interrupt: bool = False
     """A person has accepted in words that this adoption interrupts connections."""
+    approved_by: tuple[Commitment, ...] = ()
+    """Whoever's word it took beside the one who asked."""
+    kubernetes: str | None = None
+    """The uid of the object in which it was asked for."""
 
 
 class IssuanceState(StrEnum):
@@ -122,8 +127,8 @@ class Sighting:
 class Transaction(Protocol):
     """Journal rows and ledger entries that become true together, or not at all."""
 
-    def save(self, row: Rotation | Issuance | Hold | Sighting) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party)."""
+    def save(self, row: Rotation | Issuance | Hold | Sighting | Request) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id)."""
         ...
 
     def release(self, subject: SubjectName) -> None:

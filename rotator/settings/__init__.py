@@ -24,6 +24,7 @@ from rotator.settings.document import read_document
 from rotator.settings.model import Settings
 from rotator.settings.policies import (
     alert_policy,
+    approval_policy,
     authority_policy,
     calendar,
     leaf_policy,
@@ -36,6 +37,7 @@ from rotator.settings.problems import refuse_all
 __all__ = [
     "Settings",
     "alert_policy",
+    "approval_policy",
     "authority_policy",
     "calendar",
     "json_schema",

@@ -17,6 +17,7 @@ import os.path
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Final
 
 from rotator.core.model import AtDeadline
@@ -56,9 +57,6 @@ def _not_built(settings: Settings, document: Document) -> None:
                     ("workloads", name, key),
                     f"found a {key}, which {_CLUSTER}; allowed processes; do remove it until then",
                 )
-    if settings.approval:
-        says = "found rules, which come with approvals by a second person; allowed {}; do leave it empty until then"
-        document.refuse(("approval",), says)
     if settings.alerts.notify:
         says = (
             "found receivers, which come with the notifiers; allowed []; do read alerts from log and status until then"
@@ -362,6 +360,23 @@ def _calendar(settings: Settings, document: Document) -> None:
             )
 
 
+def _approval(settings: Settings, document: Document) -> None:
+    known = {*settings.certificates, *settings.trust_domains}
+    names: set[str] = set()
+    for at, rule in enumerate(settings.approval.rules):
+        place: Place = ("approval", "rules", at)
+        if rule.name in names:
+            document.refuse((*place, "name"), f"found {rule.name} again; allowed each name once; do rename one of them")
+        names.add(rule.name)
+        for index, pattern in enumerate(rule.subjects if rule.subjects != "all" else ()):
+            if not any(fnmatchcase(name, pattern) for name in known):
+                says = _unknown(pattern, known, "certificates or trust_domains")
+                document.refuse((*place, "subjects", index), says)
+        for key in ("subjects", "kinds", "operations"):
+            if not getattr(rule, key):
+                document.refuse((*place, key), "found nothing; allowed at least one; do name it, or leave the key out")
+
+
 def _thresholds(settings: Settings, document: Document) -> None:
     alerts = settings.alerts
     if alerts.expiry_ratio_warning >= alerts.expiry_ratio_critical:
@@ -393,5 +408,6 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _places,
     _workloads,
     _calendar,
+    _approval,
     _thresholds,
 )

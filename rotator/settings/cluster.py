@@ -15,6 +15,17 @@ from rotator.settings.keys import Keys
 from rotator.settings.values import KubernetesName, OpenText, PositiveDuration, SecretFile
 
 
+class RequestObjects(Keys):
+    """The objects in which people ask for something (RotationRequest, RotationApproval)."""
+
+    look_every: PositiveDuration = timedelta(seconds=2)
+    """How often rotator looks for new ones and says how far it is."""
+    taken_within: PositiveDuration = timedelta(hours=24)
+    """One that is older when rotator first sees it is not carried out."""
+    kept: PositiveDuration = timedelta(days=30)
+    """How long one that has ended is kept; names and reasons go with it."""
+
+
 class Cluster(Keys):
     """The Kubernetes cluster whose Secrets, ConfigMaps and workloads rotator looks after."""
 
@@ -26,3 +37,5 @@ class Cluster(Keys):
     """Which context of the kubeconfig; its current one if not given."""
     timeout: PositiveDuration = timedelta(seconds=10)
     """Of one request to the API server."""
+    requests: RequestObjects = RequestObjects()
+    """What becomes of people's requests."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from rotator.settings.approval import Approval
 from rotator.settings.cluster import Cluster
 from rotator.settings.issuers import IssuerSettings
 from rotator.settings.keys import Keys
@@ -74,6 +75,8 @@ class People(Keys):
     """Groups that may rotate, pause, resume and roll back."""
     emergency: tuple[GroupName, ...] = ()
     """Groups that may also skip windows and freezes, and declare a compromise."""
+    approve: tuple[GroupName, ...] = ()
+    """Groups that may approve and reject what others ask for."""
 
 
 class Timing(Keys):
@@ -205,5 +208,5 @@ class Settings(Keys):
     """Times without planned work."""
     alerts: Alerts = Alerts()
     """When people are told."""
-    approval: Mapping[str, Any] = Field(default_factory=dict)
+    approval: Approval = Approval()
     """Where a second person's word is needed."""

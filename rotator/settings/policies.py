@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 
 import rfc8785
 
+from rotator.core.approval import ApprovalPolicy, ApprovalRule, Operation
 from rotator.core.authority_policy import AuthorityPolicy
 from rotator.core.foreseen import AlertPolicy
-from rotator.core.model import ManagedCertificate, SubjectName, TrustDomainName
+from rotator.core.model import ManagedCertificate, SubjectKind, SubjectName, TrustDomainName
 from rotator.core.rollout import RolloutPolicy
 from rotator.core.window import Budget, Calendar, Freeze, LeafPolicy, MaintenanceWindow
 from rotator.settings.model import MaintenanceWindowSettings, Settings
@@ -120,6 +121,25 @@ def alert_policy(settings: Settings) -> AlertPolicy:
         used_ratio_critical=alerts.expiry_ratio_critical,
         overdue_after=alerts.overdue_after,
         expires_within_critical=alerts.expires_within_critical,
+    )
+
+
+def approval_policy(settings: Settings) -> ApprovalPolicy:
+    """Return where a second person's word is needed."""
+    return ApprovalPolicy(
+        rules=tuple(
+            ApprovalRule(
+                name=rule.name,
+                subjects=None if rule.subjects == "all" else rule.subjects,
+                kinds=frozenset(map(SubjectKind, rule.kinds)),
+                operations=frozenset(map(Operation, rule.operations)),
+                approvals=rule.approvals,
+                expires_after=rule.expires_after,
+                emergency_skips=rule.emergency_skips,
+            )
+            for rule in settings.approval.rules
+        ),
+        allow_unattributed=settings.approval.allow_unattributed,
     )
 
 

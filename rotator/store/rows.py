@@ -14,9 +14,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rotator.core.approval import Operation
 from rotator.core.event import Commitment, Trigger
 from rotator.core.model import IntentKind, IssuerId, Serial, SubjectKind, SubjectName, TrustDomainName
-from rotator.ports import Hold, Issuance, IssuanceKind, IssuanceState, Rotation, RotationState, Sighting
+from rotator.ports import (
+    Hold,
+    Issuance,
+    IssuanceKind,
+    IssuanceState,
+    Request,
+    RequestState,
+    Rotation,
+    RotationState,
+    Sighting,
+)
 
 Row = sa.Row[Any]
 
@@ -64,6 +75,8 @@ def from_rotation(rotation: Rotation) -> dict[str, object]:
         "roll_started_at": _from_optional(rotation.roll_started_at),
         "outcome": rotation.outcome,
         "may_interrupt": rotation.may_interrupt,
+        "approved_by": " ".join(rotation.approved_by),
+        "kubernetes": rotation.kubernetes,
     }
 
 
@@ -89,6 +102,8 @@ def to_rotation(row: Row) -> Rotation:
         roll_started_at=_to_optional(row.roll_started_at),
         outcome=row.outcome,
         may_interrupt=bool(row.may_interrupt),
+        approved_by=tuple(map(Commitment, row.approved_by.split())),
+        kubernetes=row.kubernetes,
     )
 
 
@@ -159,4 +174,44 @@ def to_sighting(row: Row) -> Sighting:
         last_leaf_not_after=to_moment(row.last_leaf_not_after),
         served_issuer=IssuerId(row.served_issuer) if row.served_issuer else None,
         seen_at=to_moment(row.seen_at),
+    )
+
+
+def from_request(request: Request) -> dict[str, object]:
+    """Return the columns of *request*."""
+    return {
+        "id": request.id,
+        "operation": request.operation.value,
+        "asked_for": request.order,
+        "requested_by": request.requested_by,
+        "reason": request.reason,
+        "words": request.words,
+        "state": request.state.value,
+        "asked_at": from_moment(request.asked_at),
+        "expires_at": _from_optional(request.expires_at),
+        "needed": request.needed,
+        "approved_by": " ".join(request.approved_by),
+        "rotations": " ".join(request.rotations),
+        "outcome": request.outcome,
+        "kubernetes": request.kubernetes,
+    }
+
+
+def to_request(row: Row) -> Request:
+    """Return the request in *row*. Raises `ValueError` for a word that this version does not know."""
+    return Request(
+        id=row.id,
+        operation=Operation(row.operation),
+        order=row.asked_for,
+        requested_by=Commitment(row.requested_by),
+        reason=Commitment(row.reason) if row.reason else None,
+        words=Commitment(row.words) if row.words else None,
+        state=RequestState(row.state),
+        asked_at=to_moment(row.asked_at),
+        expires_at=_to_optional(row.expires_at),
+        needed=row.needed,
+        approved_by=tuple(map(Commitment, row.approved_by.split())),
+        rotations=tuple(row.rotations.split()),
+        outcome=row.outcome,
+        kubernetes=row.kubernetes,
     )

@@ -25,12 +25,21 @@ from rotator.core.model import SubjectKind, SubjectName, TrustDomainName
 from rotator.errors import JournalError
 from rotator.evidence.merkle import leaf_hash
 from rotator.evidence.record import encode
-from rotator.ports import Hold, Issuance, IssuanceState, Rotation, RotationState, Sighting
+from rotator.ports import (
+    Hold,
+    Issuance,
+    IssuanceState,
+    Request,
+    RequestState,
+    Rotation,
+    RotationState,
+    Sighting,
+)
 from rotator.store import rows
 from rotator.store.commits import Batch, Commits
 from rotator.store.engine import open_engine, parse_url, reading, writing
 from rotator.store.salts import Salted, SaltStore, salted
-from rotator.store.tables import bring_up, holds, issuances, ledger, rotations, sightings
+from rotator.store.tables import bring_up, holds, issuances, ledger, requests, rotations, sightings
 
 # Built once: putting a statement together costs more than running it.
 _LAST_SEQ = sa.select(sa.func.max(ledger.c.seq))
@@ -79,6 +88,7 @@ class _Statements:
         self.hold = upsert(holds.c.subject)
         self.release = _Statement(holds.delete().where(holds.c.subject == sa.bindparam("name")), dialect)
         self.sighting = upsert(sightings.c.subject, sightings.c.party)
+        self.request = upsert(requests.c.id)
         seen = (sightings.c.subject == sa.bindparam("subject"), sightings.c.party == sa.bindparam("party"))
         self.forget = _Statement(sightings.delete().where(*seen), dialect)
         self.find = _Statement(sa.select(ledger.c.seq).where(ledger.c.id == sa.bindparam("name")), dialect)
@@ -103,8 +113,8 @@ class SQLTransaction:
         """Return the number of the next record, None if this transaction did not need to know."""
         return self._next
 
-    def save(self, row: Rotation | Issuance | Hold | Sighting) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party)."""
+    def save(self, row: Rotation | Issuance | Hold | Sighting | Request) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id)."""
         match row:
             case Rotation():
                 self._execute(self._statements.rotation, rows.from_rotation(row))
@@ -114,6 +124,8 @@ class SQLTransaction:
                 self._execute(self._statements.hold, rows.from_hold(row))
             case Sighting():
                 self._execute(self._statements.sighting, rows.from_sighting(row))
+            case Request():
+                self._execute(self._statements.request, rows.from_request(row))
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
@@ -156,7 +168,11 @@ class SQLTransaction:
 
 
 class SQLStore:
-    """Implements `rotator.ports.Journal` and `rotator.ports.Ledger` on SQLite or PostgreSQL. Safe from many threads."""
+    """
+    `rotator.ports.Journal`, `rotator.ports.Requests` and `rotator.ports.Ledger` on SQLite or PostgreSQL.
+
+    Safe from many threads.
+    """
 
     def __init__(self, url: str, *, environment: str, policy_sha256: Callable[[], str | None] = lambda: None) -> None:
         """
@@ -252,6 +268,25 @@ class SQLStore:
         with reading(self._engine, "read generations") as connection:
             before, after = connection.execute(used).one()
         return max(before or 0, after or 0)
+
+    # --- what people asked ----------------------------------------------------------------------------------------
+
+    def request(self, request_id: str) -> Request | None:
+        """Return the request *request_id*, None if it is not known."""
+        query = sa.select(requests).where(requests.c.id == request_id)
+        with reading(self._engine, "read a request") as connection, _readable("a request"):
+            row = connection.execute(query).one_or_none()
+            return None if row is None else rows.to_request(row)
+
+    def requests(self, state: RequestState) -> tuple[Request, ...]:
+        """Return every request in *state*, oldest first."""
+        query = sa.select(requests).where(requests.c.state == state.value).order_by(requests.c.ordinal)
+        with reading(self._engine, "read requests") as connection, _readable("a request"):
+            return tuple(rows.to_request(row) for row in connection.execute(query))
+
+    def reveal(self, commitment: Commitment) -> str | None:
+        """Return the text behind *commitment*; None if it was erased."""
+        return self.salts.reveal(commitment)
 
     # --- ledger ---------------------------------------------------------------------------------------------------
 

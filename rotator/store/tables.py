@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rotator.errors import ConfigError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # SQLite gives row numbers to "INTEGER PRIMARY KEY" alone.
 _Ordinal = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -47,6 +47,8 @@ rotations = sa.Table(
     sa.Column("roll_started_at", sa.BigInteger),
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("may_interrupt", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("approved_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("kubernetes", sa.Text),
     # Finished rotations pile up; a sweep asks for the open ones.
     sa.Index("rotations_state", "state", "ordinal"),
     sa.Index("rotations_subject", "subject", "ordinal"),
@@ -89,6 +91,29 @@ sightings = sa.Table(
     sa.Column("last_leaf_not_after", sa.BigInteger, nullable=False),
     sa.Column("served_issuer", sa.Text),
     sa.Column("seen_at", sa.BigInteger, nullable=False),
+)
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("ordinal", _Ordinal, sa.Identity(), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("asked_for", sa.Text, nullable=False),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("words", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("asked_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("needed", sa.Integer, nullable=False),
+    sa.Column("approved_by", sa.Text, nullable=False),
+    sa.Column("rotations", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("kubernetes", sa.Text),
+    # A sweep asks for those that wait.
+    sa.Index("requests_state", "state", "ordinal"),
+    sqlite_autoincrement=True,
 )
 
 ledger = sa.Table(
@@ -139,15 +164,20 @@ _POSTGRESQL_GUARDS = (
        FOR EACH ROW EXECUTE FUNCTION ledger_follows()""",
 )
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {
+MIGRATIONS: dict[int, tuple[str | sa.Table, ...]] = {
     2: (
         "ALTER TABLE rotations ADD COLUMN may_interrupt BOOLEAN NOT NULL DEFAULT FALSE",
         """CREATE TABLE sightings (
            subject TEXT NOT NULL, party TEXT NOT NULL, last_leaf_not_after BIGINT NOT NULL,
            served_issuer TEXT, seen_at BIGINT NOT NULL, PRIMARY KEY (subject, party))""",
     ),
+    3: (
+        "ALTER TABLE rotations ADD COLUMN approved_by TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE rotations ADD COLUMN kubernetes TEXT",
+        requests,
+    ),
 }
-"""Statements that lead from the version before to the version named; version 1 is made whole."""
+"""Statements, and tables to make, that lead from the version before to the one named; version 1 is made whole."""
 
 
 def bring_up(connection: sa.Connection) -> None:
@@ -171,6 +201,9 @@ def bring_up(connection: sa.Connection) -> None:
             "run that version, or restore the store as it was before"
         )
     for version in range(found + 1, SCHEMA_VERSION + 1):
-        for statement in MIGRATIONS[version]:
-            connection.exec_driver_sql(statement)
+        for step in MIGRATIONS[version]:
+            if isinstance(step, sa.Table):
+                step.create(connection)
+            else:
+                connection.exec_driver_sql(step)
     connection.execute(schema_version.update().values(version=SCHEMA_VERSION))

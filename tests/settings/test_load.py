@@ -456,13 +456,24 @@ CROSS = {
             "allowed directory; do publish into a directory until then"
         ),
     ),
-    "an approval": (
-        ("limits: {threads: 4}", "approval: {rotate: two}"),
+    "approvals by number of words": (
+        ("limits: {threads: 4}", "approval: {rules: [{name: n, approvals: 0}]}"),
+        "7: approval.rules[0].approvals: found 0; allowed a number of at least 1; do change it",
+    ),
+    "approvals for nobody": (
+        ("limits: {threads: 4}", "approval: {rules: [{name: n, subjects: [we*, mail]}]}"),
         (
-            "7: approval: found rules, which come with approvals by a second person; allowed {}; do leave it empty "
-            "until "
-            "then"
+            "7: approval.rules[0].subjects[1]: found mail; allowed what stands under certificates or trust_domains "
+            "(prod, web, worker); do mend the name or add it there"
         ),
+    ),
+    "two rules of one name": (
+        ("limits: {threads: 4}", "approval: {rules: [{name: n}, {name: n}]}"),
+        "7: approval.rules[1].name: found n again; allowed each name once; do rename one of them",
+    ),
+    "a rule for no operation": (
+        ("limits: {threads: 4}", "approval: {rules: [{name: n, operations: []}]}"),
+        ("7: approval.rules[0].operations: found nothing; allowed at least one; do name it, or leave the key out"),
     ),
     "a receiver": (
         ("limits: {threads: 4}", "alerts: {notify: [x]}"),

@@ -16,12 +16,23 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from rotator.core.approval import Operation
 from rotator.core.event import Commitment, EventType, Trigger
 from rotator.core.model import IntentKind, IssuerId, Serial, SubjectKind, SubjectName, TrustDomainName
 from rotator.errors import ConfigError, InvariantBroken, JournalError
 from rotator.evidence.ledger import records
 from rotator.evidence.merkle import leaf_hash
-from rotator.ports import Hold, Issuance, IssuanceKind, IssuanceState, Rotation, RotationState, Sighting
+from rotator.ports import (
+    Hold,
+    Issuance,
+    IssuanceKind,
+    IssuanceState,
+    Request,
+    RequestState,
+    Rotation,
+    RotationState,
+    Sighting,
+)
 from rotator.store.engine import parse_url
 from rotator.store.sql import SQLStore
 from rotator.store.tables import SCHEMA_VERSION, schema_version
@@ -73,6 +84,8 @@ def test_rows_come_back_as_they_were_saved(store: SQLStore) -> None:
         trust_published_at=NOON,
         roll_started_at=NOON,
         outcome="ok",
+        approved_by=(Commitment("sha256:cc"), Commitment("sha256:dd")),
+        kubernetes="0f3a",
     )
     issued = issuance(2, serial=Serial("0f"), not_after=NOON, state=IssuanceState.ISSUED)
     hold = Hold(subject=MESH, until=NOON, past_safety_line=True)
@@ -82,6 +95,50 @@ def test_rows_come_back_as_they_were_saved(store: SQLStore) -> None:
     assert (rotation(), full) == store.rotations()
     assert (issuance(), issued) == store.issuances(states=frozenset(IssuanceState))
     assert (hold,) == store.holds()
+
+
+def request(number: int = 1, **changes: object) -> Request:
+    fields: dict[str, object] = {
+        "id": f"q-{number}",
+        "operation": Operation.ROTATE,
+        "order": '{"subjects":["web"]}',
+        "requested_by": Commitment("sha256:aa"),
+        "state": RequestState.AWAITING,
+        "asked_at": NOON,
+    }
+    return Request(**(fields | changes))  # type: ignore[arg-type] # fields by name
+
+
+def test_requests_come_back_as_they_were_saved(store: SQLStore) -> None:
+    """What people asked is found by its id and by its state, every field of it, and is replaced by its id."""
+    full = request(
+        2,
+        reason=Commitment("sha256:bb"),
+        words=Commitment("sha256:cc"),
+        expires_at=NOON,
+        needed=2,
+        approved_by=(Commitment("sha256:dd"), Commitment("sha256:ee")),
+        rotations=("r-1", "r-2"),
+        outcome="waits",
+        kubernetes="0f3a",
+    )
+    with store.transaction() as transaction:
+        for row in (request(), full, request(3)):
+            transaction.save(row)
+    with store.transaction() as transaction:
+        transaction.save(request(3, state=RequestState.ACCEPTED))
+    assert (request(), full) == store.requests(RequestState.AWAITING)
+    assert request(3, state=RequestState.ACCEPTED) == store.request("q-3")
+    assert None is store.request("q-4")
+
+
+def test_a_commitment_is_revealed_until_it_is_erased(store: SQLStore) -> None:
+    """What stands behind a commitment is found, and is gone for good once it was erased (law 24)."""
+    with store.transaction() as transaction:
+        name = transaction.commit_to("alice (uid 1000)")
+    assert "alice (uid 1000)" == store.reveal(name)
+    assert store.salts.erase(name)
+    assert None is store.reveal(name)
 
 
 def test_saving_again_replaces_and_keeps_the_order(store: SQLStore) -> None:
@@ -325,7 +382,9 @@ def test_a_store_of_the_first_schema_is_led_on(url: str, open_store: OpenStore) 
         transaction.append(event(0))
     with old._engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE sightings")
-        connection.exec_driver_sql("ALTER TABLE rotations DROP COLUMN may_interrupt")
+        for column in ("may_interrupt", "approved_by", "kubernetes"):
+            connection.exec_driver_sql(f"ALTER TABLE rotations DROP COLUMN {column}")
+        connection.exec_driver_sql("DROP TABLE requests")
         connection.execute(schema_version.update().values(version=1))
     led_on = open_store(url)
     assert ((rotation(1),), ()) == (led_on.rotations(), led_on.sightings())
