@@ -11,7 +11,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,11 +84,9 @@ def confinement(confined: Iterable[Confined], account: Account, *, name: str) ->
         },
         "matchConditions": [own_requests(account)],
         "validations": [
-            {
-                "expression": f"!({_is(group, resource)}) || {' || '.join(_allowed(those))}",
-                "message": f"rotator's configuration names no such {resource.replace('pods/eviction', 'pod to evict')}",
-            }
+            validation
             for (group, _, resource), those in by_resource.items()
+            for validation in _validations(group, resource, those)
         ],
     }
     return bound_policy(name, spec)
@@ -131,20 +129,34 @@ def _is(group: str, resource: str) -> str:
     )
 
 
-def _allowed(those: Sequence[Confined]) -> Iterable[str]:
-    """Yield expressions of which one is true for what is allowed; one for each type, and for each beginning."""
-    named: dict[str | None, list[str]] = defaultdict(list)
+def _validations(group: str, resource: str, those: Sequence[Confined]) -> Iterator[JSON]:
+    """Yield what is asked of a request on *resource*: one of the namespaces, and there one of the names."""
+    by_namespace: dict[str, list[Confined]] = defaultdict(list)
     for each in those:
-        named[each.type] += [f"{each.namespace}/{name}" for name in each.names]
-    for kind, places in named.items():
-        if places:
-            listed = ", ".join(quoted(place) for place in sorted(set(places)))
-            among = f"(request.namespace + '/' + request.name) in [{listed}]"
-            yield f"({among}{_of_type(kind)})"
+        by_namespace[each.namespace].append(each)
+    message = f"rotator's configuration names no such object of {resource}"
+    here = ", ".join(quoted(namespace) for namespace in by_namespace)
+    other = f"!({_is(group, resource)})"
+    yield {"expression": f"{other} || request.namespace in [{here}]", "message": message}
+    # One expression for each namespace: the API server bounds what one may cost, and with it how many names it lists.
+    for namespace, found in by_namespace.items():
+        allowed = " || ".join(_allowed(found))
+        expression = f"{other} || request.namespace != {quoted(namespace)} || {allowed}"
+        yield {"expression": expression, "message": message}
+
+
+def _allowed(those: Sequence[Confined]) -> Iterator[str]:
+    """Yield expressions of which one is true for what is allowed; one for each type, and for each beginning."""
+    named: dict[str | None, set[str]] = defaultdict(set)
+    for each in those:
+        named[each.type].update(each.names)
+    for kind, names in named.items():
+        if names:
+            listed = ", ".join(quoted(name) for name in sorted(names))
+            yield f"(request.name in [{listed}]{_of_type(kind)})"
     for each in those:
         for beginning in each.beginnings:
-            start = quoted(f"{each.namespace}/{beginning}")
-            yield f"((request.namespace + '/' + request.name).startsWith({start}){_of_type(each.type)})"
+            yield f"(request.name.startsWith({quoted(beginning)}){_of_type(each.type)})"
 
 
 def _of_type(kind: str | None) -> str:

@@ -110,12 +110,12 @@ def test_every_create_of_secrets_is_confined_to_names() -> None:
     objects = rights_objects(SETTINGS, ACCOUNT)
     policy = next(each for each in objects if each["kind"] == "ValidatingAdmissionPolicy")
     expressions = [each["expression"] for each in policy["spec"]["validations"]]
-    (secrets,) = [each for each in expressions if "'secrets'" in each]
+    secrets = [each for each in expressions if "'secrets'" in each]
 
-    assert "['airflow/extra-tls', 'airflow/worker-tls', 'edge/gateway-tls'] && object.type == 'kubernetes.io/tls'" in (
-        secrets
-    )
-    assert "'kuma-system/rotator-default-cert-0'" in secrets
+    assert secrets[0].endswith("|| request.namespace in ['airflow', 'edge', 'kuma-system']")
+    assert secrets[1].endswith("(request.name in ['extra-tls', 'worker-tls'] && object.type == 'kubernetes.io/tls')")
+    assert secrets[2].endswith("(request.name in ['gateway-tls'] && object.type == 'kubernetes.io/tls')")
+    assert "'rotator-default-cert-0'" in secrets[3]
     assert "Fail" == policy["spec"]["failurePolicy"]
 
 
@@ -189,6 +189,5 @@ def test_a_leaf_in_the_control_planes_namespace_is_left_to_its_own_policy() -> N
     policies = {each["metadata"]["name"]: each["spec"] for each in objects if each["kind"].endswith("AdmissionPolicy")}
 
     assert "['kuma-tls-cert']" in policies["rotator-rotator-kuma-system"]["matchConditions"][1]["expression"]
-    assert any(
-        "'kuma-system/kuma-tls-cert'" in each["expression"] for each in policies["rotator-rotator"]["validations"]
-    )
+    validations = policies["rotator-rotator"]["validations"]
+    assert any("['kuma-tls-cert'] && object.type == 'kubernetes.io/tls'" in each["expression"] for each in validations)
