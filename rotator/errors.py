@@ -42,6 +42,10 @@ class Unavailable(AdapterError):
     """No answer, or not now: observe again, then retry. It never means "it did not happen"."""
 
 
+class NotYet(Unavailable):
+    """A rule of the other side says not now, and time lifts it: look again, it is no failure."""
+
+
 class Conflict(AdapterError):
     """Somebody else wrote first: observe again and decide again."""
 

@@ -1,7 +1,8 @@
 """
 A real Kubernetes API server for every test that wants one: one a session, namespaces of its own for each test.
 
-Loaded as a plugin by ``tests/conftest.py``: every test may ask for `cluster`; such a test is marked ``stack``.
+Loaded as a plugin by ``tests/conftest.py``: every test may ask for `cluster`, or for `nodes` where pods must come and
+go; such a test is marked ``stack``. Tests of the API alone do not wait for controllers, and hold with and without them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.stack.cluster import Cluster
+from tests.stack.nodes import Nodes
 
 _numbers = itertools.count(1)
 
@@ -30,3 +32,16 @@ def system_namespace(cluster: Cluster) -> str:
     name = f"kuma-system-{next(_numbers)}"
     cluster.namespace(name)
     return name
+
+
+@pytest.fixture(scope="session")
+def nodes(cluster: Cluster) -> Iterator[Nodes]:
+    """Give the same cluster with the real controller manager and scheduler, and nodes that play pods; ten seconds."""
+    with Nodes(cluster) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def pods_namespace(nodes: Nodes) -> str:
+    """Give a namespace of a name that no other test has, in which pods can be made."""
+    return nodes.namespace(f"pods-{next(_numbers)}")

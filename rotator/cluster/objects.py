@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import urllib3.exceptions
 from kubernetes import client, config
 
-from rotator.errors import AdapterError, ConfigError, Conflict, Denied, Rejected, Unavailable
+from rotator.errors import AdapterError, ConfigError, Conflict, Denied, NotYet, Rejected, Unavailable
 
 JSON = dict[str, Any]
 """One object as the API server spells it."""
@@ -82,10 +82,14 @@ class ObjectAPI:
         except _AbsentError:
             return None
 
-    def listed(self, path: str) -> tuple[JSON, ...]:
-        """Return every object of the collection at *path*, page by page; none if the cluster knows no such kind."""
+    def listed(self, path: str, *, selector: str = "") -> tuple[JSON, ...]:
+        """
+        Return every object of the collection at *path*, page by page; none if the cluster knows no such kind.
+
+        Those with the labels that *selector* asks for, if it is not empty.
+        """
         found: list[JSON] = []
-        query = {"limit": str(_PAGE)}
+        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             try:
                 page = self._call("GET", path, query=query)
@@ -151,6 +155,26 @@ class ObjectAPI:
             options["dryRun"] = ["All"]
         try:
             self._call("DELETE", path, options, secret=secret)
+        except _AbsentError:
+            return
+
+    def evict(self, path: str, *, uid: str) -> None:
+        """
+        Ask for the pod at *path* to end in its own grace period, if it is still the one with *uid*; gone is no error.
+
+        Raises:
+            NotYet: If a PodDisruptionBudget does not allow it now; which one is said.
+            Conflict: If another pod has its name by now.
+        """
+        namespace, _, name = path.partition("/namespaces/")[2].partition("/pods/")
+        eviction: JSON = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"namespace": namespace, "name": name},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        try:
+            self._call("POST", f"{path}/eviction", eviction, query=_WRITTEN_BY_ROTATOR)
         except _AbsentError:
             return
 
@@ -246,12 +270,20 @@ def _error(status: int, answer: JSON, doing: str, *, secret: bool) -> AdapterErr
             return Rejected(f"refused at admission: {doing}{said}")
         case HTTPStatus.FORBIDDEN:
             return Denied(f"the API server denied {doing}{said}")
+        case HTTPStatus.TOO_MANY_REQUESTS if budget := _disruption_budget(details):
+            return NotYet(budget)
         case HTTPStatus.TOO_MANY_REQUESTS:
             return Unavailable(f"the API server asks for patience: {doing}{said}")
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return Unavailable(f"the API server answered {doing} with {status}{said}")
         case _:
             return Rejected(f"the API server rejected {doing} with {status}{said}")
+
+
+def _disruption_budget(details: JSON) -> str:
+    """Return what a PodDisruptionBudget says against an eviction; empty if it is not what stands against it."""
+    causes = [each for each in details.get("causes") or () if each.get("reason") == "DisruptionBudget"]
+    return _quoted("; ".join(str(each.get("message", "")) for each in causes))
 
 
 def _quoted(words: str) -> str:

@@ -218,8 +218,23 @@ class Member:
     """Queues it consumes, or consumed before it was drained."""
     identity: str = ""
     """What tells this run of the member from the next (pid and start time, pod UID)."""
+    ending: bool = False
+    """It was told to end and is not gone yet."""
+    spare: bool = False
+    """The wanted number is reached without it: it may end, and another already stands in for it."""
+    uncertainty: timedelta = timedelta()
+    """By how much what it loaded may be older than ``started_at`` says: clocks of other machines."""
+    host: str = ""
+    """Its host name as it knows it itself; empty where that is this machine's."""
+    address: str = ""
+    """Where it can be reached by itself (a pod's IP); empty if that is not known."""
     detail: str = ""
     """Why it is not ready, or why its work cannot be seen, in words for people; empty if all is well."""
+
+    @property
+    def loaded_until(self) -> datetime | None:
+        """Return the moment up to which published material has surely been loaded by it; None if that is not known."""
+        return None if self.started_at is None else self.started_at - self.uncertainty
 
 
 class IntentKind(StrEnum):

@@ -123,10 +123,11 @@ def leaf_proof(seen: Observation) -> Proof:
 
 
 def _is_fresh(member: Member, since: datetime | None) -> bool:
-    """Return whether *member* runs, is ready, and started at or after *since*."""
-    if not (member.running and member.ready) or member.started_at is None:
+    """Return whether *member* runs, is ready, and surely started at or after *since*."""
+    loaded = member.loaded_until
+    if not (member.running and member.ready) or loaded is None:
         return False
-    return since is None or member.started_at >= since
+    return since is None or loaded >= since
 
 
 class Confirmations:

@@ -18,7 +18,15 @@ class Workloads(Protocol):
     """The members of one workload: processes, units or pods."""
 
     def members(self) -> tuple[Member, ...]:
-        """Return every configured member, also one that does not run; ``draining``, ``busy`` and ``queues`` unset."""
+        """
+        Return every member that there should be, also one that does not run, in the order in which they are rolled.
+
+        ``draining``, ``busy`` and ``queues`` are unset.
+        """
+        ...
+
+    def held(self) -> str | None:
+        """Return why nobody may be replaced, as the last `members` saw it, in words; None if they may."""
         ...
 
     def replace(self, member: str, *, forced: bool) -> None:
@@ -26,6 +34,10 @@ class Workloads(Protocol):
         Stop the main process of *member* gently (never its group), wait until it is gone, start it anew.
 
         With *forced* it is killed at the end of its own grace period. Not gone in time: `Unavailable`; call again.
+
+        Where a controller starts the members anew (pods) it is told to end and nothing is waited for: `members` shows
+        it as ``ending`` until it is gone. It is the member as last seen by `members` that ends: another of its name by
+        now is a `Conflict`. What forbids it for a time is `NotYet`.
         """
         ...
 

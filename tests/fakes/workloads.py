@@ -140,6 +140,10 @@ class FakeWorkloads(_Faulty):
         """Return every worker, also one that does not run."""
         return self._call("members", lambda: tuple(self._member(worker) for worker in self.fleet.workers.values()))
 
+    def held(self) -> str | None:
+        """Return None: nobody else replaces them."""
+        return None
+
     def replace(self, member: str, *, forced: bool) -> None:
         """Stop a worker and start it; on a clock that moves itself, waiting for it passes the time."""
         self._call("replace", lambda: self._replace(member, forced=forced))

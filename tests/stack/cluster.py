@@ -1,12 +1,12 @@
 """
-A real Kubernetes API on this machine: etcd and kube-apiserver, nothing behind them.
+A real Kubernetes API on this machine: etcd and kube-apiserver; what stands behind them is `tests.stack.nodes`.
 
 Rules that must stay true here:
 
 - What is true here of storing, admission, RBAC, field ownership and audit is true of any cluster: the server is the
   released one, with its default admission plugins, RBAC as the only authorizer, TLS, and no anonymous caller.
-- There is no controller manager, scheduler or kubelet: nothing collects garbage, finishes the deletion of a namespace
-  or makes default ServiceAccounts. Tests make what they need.
+- Without `tests.stack.nodes` there is no controller manager, scheduler or kubelet: nothing collects garbage, finishes
+  the deletion of a namespace or makes default ServiceAccounts. Tests make what they need.
 - The administrator's token lives in a private file that the server reads and in the kubeconfig, in no argument list.
 """
 

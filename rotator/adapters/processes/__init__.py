@@ -75,6 +75,10 @@ class Processes:
         """Return every member as the kernel shows it; ``ready`` says only that it runs, the drainer knows more."""
         return tuple(self._look(member) for member in self._members.values())
 
+    def held(self) -> str | None:
+        """Return None: nobody else replaces them."""
+        return None
+
     def replace(self, member: str, *, forced: bool) -> None:
         """Stop the main process of *member* if it runs, wait until it is gone, and start it anew."""
         match self._members.get(member):
