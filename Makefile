@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 # Extra words for pytest, as in: make unit PYTEST_ARGS="tests/core -x"
 PYTEST_ARGS ?=
+# Processes that share the quick tests; 0 runs them in one, where a debugger can be used.
+WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -34,7 +36,7 @@ lint: $(VENV)/.dev ## format, ruff, mypy --strict and the directions between the
 	@echo "import-linter"; $(BIN)/lint-imports --no-logo
 
 unit: $(VENV)/.dev ## the tests alone
-	@$(PYTEST) -m "not stack and not soak" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not stack and not soak" -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev ## ratios, not times: issuing against the raw signing rate, sweeps, memory, restart
 	@$(BIN)/python -m tests.bench

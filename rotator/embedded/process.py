@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -36,6 +37,10 @@ LOOPBACK = "127.0.0.1"
 
 _POLL = timedelta(milliseconds=20)
 
+_FIRST_PORT, _PORTS = 12_000, 18_000
+"""Below 32768, where Linux begins to choose by itself, and below 30000, where Kubernetes has its node ports."""
+_TRIES = 1_000
+
 # argv: the pid of whoever starts the server, then the server's own command line. The parent may have died before
 # prctl took effect, then nobody would ever be told: hence the comparison after it.
 _LAUNCHER = """
@@ -52,11 +57,20 @@ except OSError as e:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now. Somebody else may take it before it is used."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """
+    Return a TCP port of 127.0.0.1 that nobody listens on now. Somebody else may take it before it is used.
+
+    It lies below the ports that the kernel gives to outgoing connections: under load one of those would take it.
+    """
+    for _ in range(_TRIES):
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise Unavailable("no TCP port is free on this machine: stop what takes them")
 
 
 def listening(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -413,7 +414,7 @@ def test_law_09_readers_never_see_a_mixture(store: DirectoryStore, ca: FakeCA) -
     """While publications follow each other, whoever opens CURRENT once reads a pair that matches."""
     put(store, leaf(ca))
     materials = [leaf(ca) for _ in range(10)]
-    stop, mixed, reads = threading.Event(), list[str](), 0
+    stop, mixed, reads, answers = threading.Event(), list[str](), 0, 0
 
     def write() -> None:
         for material in materials * 5:
@@ -432,12 +433,15 @@ def test_law_09_readers_never_see_a_mixture(store: DirectoryStore, ca: FakeCA) -
             reads += 1
             if not key_matches(key, chain):
                 mixed.append("pair")
-            if problem(store):
-                mixed.append(problem(store))
+            # A busy machine may switch faster than our own reader looks twice: it says so, and reads nothing.
+            with contextlib.suppress(Unavailable):
+                mixed += [each for each in (problem(store),) if each]
+                answers += 1
     finally:
         writer.join(60)
     assert [] == mixed
     assert reads > 0
+    assert answers > 0
 
 
 def _read_at(folder: int, name: str) -> bytes:

@@ -196,7 +196,11 @@ def _encrypted() -> bytes:
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", LEAF, KEY.pem()[:80], _encrypted()])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nonsense", LEAF, KEY.pem()[:80], _encrypted()],
+    ids=["nothing", "nonsense", "certificate", "half a key", "encrypted"],
+)
 def test_law_10_an_unreadable_key_is_refused_without_a_word_of_it(content: bytes) -> None:
     """No readable, unencrypted key: refused; neither message nor cause quotes it."""
     with pytest.raises(Rejected, match="no readable, unencrypted private key") as refused:
