@@ -8,6 +8,10 @@ Rules that must stay true here:
 - An error never logs itself; whoever decides what happens next does.
 """
 
+from __future__ import annotations
+
+from datetime import timedelta
+
 
 class RotatorError(Exception):
     """Base of every error that rotator raises on purpose."""
@@ -40,6 +44,11 @@ class AdapterError(RotatorError):
 
 class Unavailable(AdapterError):
     """No answer, or not now: observe again, then retry. It never means "it did not happen"."""
+
+    def __init__(self, message: str = "", *, after: timedelta | None = None) -> None:
+        """Say beside the *message* how long the other side asked to be left alone, if it did."""
+        super().__init__(message)
+        self.after = after
 
 
 class NotYet(Unavailable):

@@ -42,6 +42,7 @@ class LogEvent(StrEnum):
     TARGET_WAITING = "target_waiting"
     BREAKER_TRIPPED = "breaker_tripped"
     BREAKER_CLOSED = "breaker_closed"
+    DRIFT_FOUND = "drift_found"
     ROTATION_OPENED = "rotation_opened"
     ROTATION_FINISHED = "rotation_finished"
     ROTATION_REFUSED = "rotation_refused"
@@ -95,6 +96,7 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.TARGET_WAITING: "One subject waits for those named in `waiting_on`.",
     LogEvent.BREAKER_TRIPPED: "One subject was issued too many certificates; issuing stops until a person looks.",
     LogEvent.BREAKER_CLOSED: "Issuing for the subject goes on.",
+    LogEvent.DRIFT_FOUND: "Somebody else changed, replaced or removed what was published; `reason` says what.",
     LogEvent.ROTATION_OPENED: "A rotation was entered into the journal.",
     LogEvent.ROTATION_FINISHED: "A rotation reached its end state; `result` says which.",
     LogEvent.ROTATION_REFUSED: "A requested rotation was not opened; `reason` says why.",

@@ -9,15 +9,22 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from rotator.adapters.airflow.celery import CeleryDrainer, CeleryNode, queues_of_command
 from rotator.adapters.airflow.remote_control import RemoteControl, broker_from_file
 from rotator.adapters.directory import Access, DirectoryStore
+from rotator.adapters.kubernetes.bundles import BundleStore
+from rotator.adapters.kubernetes.notes import Dress
+from rotator.adapters.kubernetes.secrets import SecretStore
 from rotator.adapters.probes import EnvoyAdminProbe, ReadBackProbe, ReportProbe, TLSProbe
 from rotator.adapters.processes import CommandMember, Processes, UnitMember
 from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints, VaultAuthorities
 from rotator.adapters.vault.issuer import VaultIssuer
 from rotator.bootstrap.meshes import mesh_target
 from rotator.bootstrap.sessions import Sessions
+from rotator.cluster.objects import ObjectAPI
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, WorkloadTarget
 from rotator.errors import ConfigError
@@ -36,11 +43,14 @@ from rotator.settings.workloads import Workload
 
 def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
     """Return everything that *settings* ask rotator to look after."""
+    cluster = partial(sessions.cluster, settings)
     return Fleet(
         environment=settings.environment,
         policy_sha256=policy_sha256(settings),
         domains={TrustDomainName(name): _domain(settings, name, sessions, clock) for name in settings.trust_domains},
-        certificates={SubjectName(name): certificate_target(settings, name, clock) for name in settings.certificates},
+        certificates={
+            SubjectName(name): certificate_target(settings, name, clock, cluster) for name in settings.certificates
+        },
         workloads={
             SubjectName(name): workload_target(name, workload, clock) for name, workload in settings.workloads.items()
         },
@@ -88,10 +98,12 @@ def _domain(settings: Settings, name: str, sessions: Sessions, clock: Clock) -> 
     )
 
 
-def certificate_target(settings: Settings, name: str, clock: Clock) -> CertificateTarget:
-    """Return one certificate with its places and its proofs."""
+def certificate_target(
+    settings: Settings, name: str, clock: Clock, cluster: Callable[[], ObjectAPI]
+) -> CertificateTarget:
+    """Return one certificate with its places and its proofs; *cluster* is asked for where one of them is in it."""
     wanted = settings.certificates[name]
-    stores = tuple(_store(each) for each in wanted.publish)
+    stores = tuple(_store(each, SubjectName(name), settings, clock, cluster) for each in wanted.publish)
     return CertificateTarget(
         certificate=managed_certificate(settings, name),
         policy=leaf_policy(settings, name),
@@ -100,13 +112,41 @@ def certificate_target(settings: Settings, name: str, clock: Clock) -> Certifica
     )
 
 
-def _store(target: PublishTarget) -> LeafStore:
+def _store(
+    target: PublishTarget, subject: SubjectName, settings: Settings, clock: Clock, cluster: Callable[[], ObjectAPI]
+) -> LeafStore:
     """Return one place to publish at."""
-    directory = target.directory
-    if directory is None:
-        raise ConfigError("kubernetes_secret comes with the cluster deployment: publish to a directory")
-    access = Access(owner=directory.owner, group=directory.group, key_mode=directory.key_mode)
-    return DirectoryStore(directory.path, access=access)
+    if target.directory is not None:
+        directory = target.directory
+        access = Access(owner=directory.owner, group=directory.group, key_mode=directory.key_mode)
+        return DirectoryStore(directory.path, access=access)
+    patience = settings.timing.publish
+    if target.kubernetes_secret is not None:
+        secret = target.kubernetes_secret
+        return SecretStore(
+            cluster(),
+            namespace=secret.namespace,
+            name=secret.name,
+            subject=subject,
+            clock=clock,
+            dress=Dress(labels=secret.labels, annotations=secret.annotations),
+            adopt=secret.adopt,
+            patience=patience,
+        )
+    bundle = target.kubernetes_configmap
+    if bundle is None:
+        raise ConfigError(f"certificates.{subject}: a place to publish at names none")
+    return BundleStore(
+        cluster(),
+        namespace=bundle.namespace,
+        name=bundle.name,
+        key=bundle.key,
+        subject=subject,
+        clock=clock,
+        dress=Dress(labels=bundle.labels, annotations=bundle.annotations),
+        adopt=bundle.adopt,
+        patience=patience,
+    )
 
 
 def _probe(probe: ProbeSettings, wanted: CertificateSettings, stores: tuple[LeafStore, ...], clock: Clock) -> Probe:
@@ -126,7 +166,8 @@ def _probe(probe: ProbeSettings, wanted: CertificateSettings, stores: tuple[Leaf
         )
     if probe.report is not None:
         return ReportProbe(probe.report.path, clock=clock)
-    return ReadBackProbe(stores[0], clock=clock)
+    holder = next((each for each in stores if not isinstance(each, BundleStore)), stores[0])
+    return ReadBackProbe(holder.just_read if isinstance(holder, SecretStore) else holder, clock=clock)
 
 
 def workload_target(name: str, workload: Workload, clock: Clock) -> WorkloadTarget:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.cluster.rbac import Account, confinement, role_objects
 from rotator.cluster.rights import Confined, Rights, joined, rule
@@ -111,25 +112,13 @@ def _own(settings: Settings) -> Iterator[Rights]:
 
 
 def _leaves(settings: Settings) -> Iterator[Rights]:
-    """Yield what rotator needs for the Secrets that it publishes to."""
+    """Yield what rotator needs for the Secrets and ConfigMaps that it publishes to."""
     for certificate in settings.certificates.values():
         for target in certificate.publish:
-            secret = target.kubernetes_secret
-            if secret is None:
-                continue
-            yield Rights(
-                namespaces={
-                    secret.namespace: (
-                        rule("secrets", "create"),
-                        rule("secrets", "get", "patch", names=(secret.name,)),
-                    )
-                },
-                confined=(
-                    Confined(
-                        namespace=secret.namespace, resource="secrets", names=(secret.name,), type="kubernetes.io/tls"
-                    ),
-                ),
-            )
+            if target.kubernetes_secret is not None:
+                yield secret_rights(target.kubernetes_secret.namespace, target.kubernetes_secret.name)
+            elif target.kubernetes_configmap is not None:
+                yield configmap_rights(target.kubernetes_configmap.namespace, target.kubernetes_configmap.name)
 
 
 def _workloads(settings: Settings) -> Iterator[Rights]:

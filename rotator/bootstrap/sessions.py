@@ -1,5 +1,5 @@
 """
-Sessions at Vault, one for each issuer of the configuration.
+Sessions at Vault, one for each issuer of the configuration, and the one way to the cluster.
 
 Rules that must stay true here:
 
@@ -16,10 +16,13 @@ from datetime import datetime
 from rotator.adapters.vault.auth import JWT, AppRole, Auth, Certificate, Kubernetes, TokenFile
 from rotator.adapters.vault.session import VaultSession
 from rotator.adapters.vault.transport import Endpoint
+from rotator.bootstrap.cluster import access
+from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.core.foreseen import Alert, AlertPolicy, login_alerts, true_at
 from rotator.core.model import SubjectName
 from rotator.errors import ConfigError
 from rotator.ports import Clock
+from rotator.settings import Settings
 from rotator.settings.issuers import Login
 from rotator.settings.issuers import VaultIssuer as VaultSettings
 
@@ -33,6 +36,7 @@ class Sessions:
     _open: dict[str, tuple[VaultSettings, VaultSession]]
     _missing: dict[str, datetime] = field(default_factory=dict)
     """Since when an issuer's session was seen without a login."""
+    _cluster: tuple[ClusterAccess, ObjectAPI] | None = None
 
     def of(self, name: str, settings: VaultSettings) -> VaultSession:
         """Return the session of issuer *name*, a new one if its settings have changed."""
@@ -51,6 +55,17 @@ class Sessions:
         session = VaultSession(endpoint, _auth(settings.auth), clock=self.clock)
         self._open[name] = (settings, session)
         return session
+
+    def cluster(self, settings: Settings) -> ObjectAPI:
+        """Return the API server of the cluster that rotator works in, a new one if its settings have changed."""
+        wanted = access(settings)
+        if self._cluster is not None and self._cluster[0] == wanted:
+            return self._cluster[1]
+        opened = ObjectAPI(wanted)
+        if self._cluster is not None:
+            self._cluster[1].close()
+        self._cluster = (wanted, opened)
+        return opened
 
     def all(self) -> tuple[VaultSession, ...]:
         """Return every open session."""
@@ -77,6 +92,9 @@ class Sessions:
         for session in self.all():
             session.close()
         self._open.clear()
+        if self._cluster is not None:
+            self._cluster[1].close()
+            self._cluster = None
 
 
 def _auth(login: Login) -> Auth:

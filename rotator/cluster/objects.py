@@ -7,12 +7,15 @@ Rules that must stay true here:
 - Every call has a timeout and is made once: whoever calls knows when it may be made again (law 13).
 - An error quotes no PEM, and of a Secret nothing but the names of fields.
 - One pool of connections for each `ObjectAPI`, which threads may share.
+- A server that asks for patience (429 or 503 with ``Retry-After``) gets it: until then nothing more is asked of that
+  API group, whoever wants to. Groups are apart, so that Secrets under pressure never cost a Lease.
 """
 
 from __future__ import annotations
 
 import json
 import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +27,7 @@ from urllib.parse import urlencode
 import urllib3.exceptions
 from kubernetes import client, config
 
+from rotator.clock import SystemClock
 from rotator.errors import AdapterError, ConfigError, Conflict, Denied, NotYet, Rejected, Unavailable
 
 JSON = dict[str, Any]
@@ -35,6 +39,15 @@ FIELD_MANAGER: Final = "rotator"
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 """JSON is YAML, and a merge patch is JSON: what a PATCH means is said by its content type alone."""
+
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""What to accept for an object without its content."""
+
+_PATIENCE: Final = timedelta(seconds=1)
+"""How long a server is left alone that refused for want of room and named no time."""
+
+_LONGEST_PATIENCE: Final = timedelta(minutes=1)
+"""Whatever a server or a proxy asks for: an expiry does not wait for ever."""
 
 _PAGE = 500
 """Objects asked for at once, as kubectl does."""
@@ -70,15 +83,16 @@ class ObjectAPI:
         """
         self._client = client.ApiClient(_configuration(access))
         self._timeout = access.timeout.total_seconds()
+        self._patience = _Patience()
 
     def close(self) -> None:
         """Close its connections."""
         self._client.close()  # type: ignore[no-untyped-call] # the library's types are not complete
 
-    def get(self, path: str, *, secret: bool = False) -> JSON | None:
-        """Return one object, None if it is absent."""
+    def get(self, path: str, *, secret: bool = False, metadata_only: bool = False) -> JSON | None:
+        """Return one object, None if it is absent; with *metadata_only* its content stays at the server."""
         try:
-            return self._call("GET", path, secret=secret)
+            return self._call("GET", path, secret=secret, accept=_METADATA if metadata_only else "application/json")
         except _AbsentError:
             return None
 
@@ -187,19 +201,25 @@ class ObjectAPI:
         query: Mapping[str, str] | None = None,
         secret: bool = False,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> JSON:
         """Make one call and return its JSON; errors name *path*, and with *secret* no word of the server's."""
         doing = f"{method} {path}"
+        group = _group_of(path)
+        left = self._patience.left(group)
+        if left is not None:
+            raise Unavailable(f"the API server asked for patience: {doing}", after=left)
         try:
             _, url, headers, sent, _ = self._client.param_serialize(
                 method,
                 path + (f"?{urlencode(query)}" if query else ""),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params={"Accept": accept, "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
             )
             answer = self._client.call_api(method, url, headers, sent, _request_timeout=self._timeout)
-            status, content = answer.status, answer.read()  # type: ignore[no-untyped-call] # the library's types are not complete
+            status, retry_after = answer.status, answer.headers.get("Retry-After")
+            content = answer.read()  # type: ignore[no-untyped-call] # the library's types are not complete
         except (client.ApiException, urllib3.exceptions.HTTPError, OSError) as e:
             # Status 0 of the client is a failed TLS handshake; the rest never reached an answer.
             raise Unavailable(f"the API server did not answer {doing}") from e
@@ -207,6 +227,9 @@ class ObjectAPI:
             found = json.loads(content)
         except ValueError:
             found = None
+        if _is_overloaded(status, retry_after, found):
+            after = self._patience.grant(group, retry_after)
+            raise Unavailable(f"the API server asks for patience: {doing}", after=after)
         if not isinstance(found, dict) and status == HTTPStatus.NOT_FOUND:
             # A group or kind that the server does not know has no path: that is said in plain text.
             raise _AbsentError(f"{doing}: not found")
@@ -220,6 +243,43 @@ class ObjectAPI:
 
 _WRITTEN_BY_ROTATOR: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 # Strict: a field that the stored schema does not know would otherwise be dropped without a word.
+
+
+class _Patience:
+    """Until when each API group is left alone."""
+
+    def __init__(self) -> None:
+        self._clock = SystemClock()
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def grant(self, group: str, asked: str | None) -> timedelta:
+        """Leave *group* alone for as long as the header value *asked* says, in seconds; return how long that is."""
+        wanted = timedelta(seconds=int(asked)) if asked is not None and asked.isdecimal() else _PATIENCE
+        after = min(max(wanted, _PATIENCE), _LONGEST_PATIENCE)
+        until = self._clock.monotonic() + after.total_seconds()
+        with self._lock:
+            self._until[group] = max(until, self._until.get(group, until))
+        return after
+
+    def left(self, group: str) -> timedelta | None:
+        """Return how long *group* is still to be left alone, None if it is not."""
+        with self._lock:
+            left = self._until.get(group, 0.0) - self._clock.monotonic()
+        return timedelta(seconds=left) if left > 0 else None
+
+
+def _is_overloaded(status: int, retry_after: str | None, answer: object) -> bool:
+    """Return whether the server has no room for anybody; a disruption budget's 429 is about one pod alone."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return not (isinstance(answer, dict) and _disruption_budget(answer.get("details") or {}))
+    return status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after is not None
+
+
+def _group_of(path: str) -> str:
+    """Return the API group that *path* is in: ``api``, or ``apis/GROUP``."""
+    first, _, rest = path.lstrip("/").partition("/")
+    return first if first == "api" else f"{first}/{rest.partition('/')[0]}"
 
 
 class _AbsentError(AdapterError):
@@ -272,8 +332,6 @@ def _error(status: int, answer: JSON, doing: str, *, secret: bool) -> AdapterErr
             return Denied(f"the API server denied {doing}{said}")
         case HTTPStatus.TOO_MANY_REQUESTS if budget := _disruption_budget(details):
             return NotYet(budget)
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            return Unavailable(f"the API server asks for patience: {doing}{said}")
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return Unavailable(f"the API server answered {doing} with {status}{said}")
         case _:

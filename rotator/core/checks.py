@@ -6,6 +6,7 @@ Rules that must stay true here:
 - `CHECKS` is in the order of `Reason`: what breaks now comes before what will break later.
 - Several targets of one certificate are one certificate: while any of them holds good material, that is the truth
   and the others are merely behind; only where none is good is there a reason to issue.
+- A place that is given the bundle alone says nothing about the leaf.
 - Names are sets: their order in a certificate says nothing.
 - `broken_pairs` looks at distinct pairs only (law 3), so 10,000 leaves under 10,000 bundles stay linear.
 """
@@ -139,7 +140,8 @@ def verdict(want: CertificateWant, seen: Observation, policy: LeafPolicy, now: d
     Best is the one whose gravest reason is the mildest; among equals the newest leaf. Its reasons are the
     certificate's: if it has none, the other targets are behind, which is no reason to issue.
     """
-    judged = [_judge(want, each, policy, now, revoked=seen.revoked) for each in seen.publications or (None,)]
+    holders = [each for each in seen.publications if each is None or each.holds_leaf]
+    judged = [_judge(want, each, policy, now, revoked=seen.revoked) for each in holders or (None,)]
     return max(judged, key=_standing)
 
 

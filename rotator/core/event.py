@@ -52,6 +52,8 @@ class EventType(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     REFUSED = "refused"
+    DRIFTED = "drifted"
+    """Somebody else changed, replaced or removed what was published; what rotator does about it has its own records."""
 
 
 class Trigger(StrEnum):

@@ -124,6 +124,16 @@ class Publication:
     bundle_published_at: datetime | None = None
     problem: str | None = None
     """Why it cannot be used, in words, or None."""
+    drift: str | None = None
+    """What somebody else changed beside material that is whole (bundle, notes, labels), in words, or None."""
+    outdated: bool = False
+    """Rotator itself would write it otherwise today: its configuration has changed."""
+    revision: str | None = None
+    """The place's own mark of this very content (a resourceVersion), for the record."""
+    writers: tuple[str, ...] = ()
+    """Which programs besides rotator wrote there, as the place itself says."""
+    holds_leaf: bool = True
+    """False for a place that is given the bundle alone."""
     subject: SubjectName | None = None
     rotation_id: str | None = None
 

@@ -155,11 +155,15 @@ def _spread(
     """Return the publication that brings every target to the good leaf and the wanted bundle, or Nothing."""
     name = want.certificate.name
     opens = found.window.opens if found.window is not None else None
-    if any(not _is_same_leaf(each, good) for each in seen.publications):
+    if any(not _is_level(each, good) for each in seen.publications):
         return Republish(certificate=name, reason=RepublishReason.TARGET_BEHIND)
+    if any(each is not None and each.drift is not None for each in seen.publications):
+        return Republish(certificate=name, reason=RepublishReason.DRIFTED)
     mending = _mend_trust(want, seen, good)
     if mending is not None:
         return mending
+    if any(each is not None and each.outdated for each in seen.publications):
+        return Republish(certificate=name, reason=RepublishReason.SETTINGS_CHANGED)
     wanted = _fingerprints(want)
     if all(each is None or _bundle(each) == wanted for each in seen.publications):
         return Nothing(next_look=opens)
@@ -182,7 +186,10 @@ def _mend_trust(want: CertificateWant, seen: Observation, good: Publication | No
     return Republish(certificate=want.certificate.name, reason=RepublishReason.BUNDLE_CHANGED)
 
 
-def _is_same_leaf(each: Publication | None, good: Publication) -> bool:
+def _is_level(each: Publication | None, good: Publication) -> bool:
+    """Return whether *each* holds the *good* leaf, or is a place for the bundle alone and holds one."""
+    if each is not None and not each.holds_leaf:
+        return each.problem is None
     if each is None or each.leaf is None or each.problem is not None or not each.key_matches:
         return False
     return good.leaf is not None and each.leaf.sha256 == good.leaf.sha256

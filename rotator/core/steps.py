@@ -41,6 +41,10 @@ class RepublishReason(StrEnum):
     BUNDLE_CHANGED = "bundle_changed"
     TARGET_BEHIND = "target_behind"
     """One of several targets lacks what another holds (a crash fell between two writes)."""
+    DRIFTED = "drifted"
+    """Somebody else changed what stands beside good material."""
+    SETTINGS_CHANGED = "settings_changed"
+    """The configuration asks for other labels or annotations than the place bears."""
 
 
 # --- leaf steps -----------------------------------------------------------------------------------------------------

@@ -33,5 +33,5 @@ def examine(settings: Settings, *, clock: Clock) -> Iterator[Finding]:
         yield from mesh_findings(settings, sessions, clock)
         yield from cluster_findings(settings)
         yield from issuer_findings(settings, sessions, clock)
-        yield from place_findings(settings, clock)
+        yield from place_findings(settings, sessions, clock)
         yield from machine_findings(settings)

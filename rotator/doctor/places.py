@@ -13,28 +13,34 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from rotator.bootstrap import Sessions
 from rotator.bootstrap.fleet import certificate_target, workload_target
 from rotator.doctor.findings import Finding, attempted, fine, warning
 from rotator.doctor.machine import writable
-from rotator.ports import Clock
+from rotator.ports import Clock, LeafStore
 from rotator.settings import Settings
 
 
-def place_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
+def place_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Iterator[Finding]:
     """Yield what is found at each certificate's places and probes, and at each workload."""
     for name in settings.certificates:
         about = f"certificate {name}"
-        yield from attempted(about, partial(_certificate, about, settings, name, clock), otherwise="mend its entry")
+        yield from attempted(
+            about, partial(_certificate, about, settings, name, sessions, clock), otherwise="mend its entry"
+        )
     for name in settings.workloads:
         about = f"workload {name}"
         yield from attempted(about, partial(_workload, about, settings, name, clock), otherwise="mend its entry")
 
 
-def _certificate(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:
-    for place in settings.certificates[name].publish:
+def _certificate(about: str, settings: Settings, name: str, sessions: Sessions, clock: Clock) -> Iterator[Finding]:
+    target = certificate_target(settings, name, clock, partial(sessions.cluster, settings))
+    for place, store in zip(settings.certificates[name].publish, target.stores, strict=True):
         if place.directory is not None:
             yield from writable(about, place.directory.path)
-    for probe in certificate_target(settings, name, clock).probes:
+        else:
+            yield from attempted(about, partial(_in_cluster, about, store), otherwise="see who made it, and mend it")
+    for probe in target.probes:
         served = probe.look()
         if served.reachable:
             yield fine(about, f"{probe.name} answers")
@@ -44,6 +50,21 @@ def _certificate(about: str, settings: Settings, name: str, clock: Clock) -> Ite
                 f"{probe.name} does not answer{': ' if served.detail else ''}{served.detail}",
                 "start the consumer, or mend the probe: until it answers nothing is proven",
             )
+
+
+def _in_cluster(about: str, store: LeafStore) -> Iterator[Finding]:
+    """Yield what is found of one Secret or ConfigMap; whether rotator may write there is asked of the whole cluster."""
+    seen = store.read()
+    if seen is None:
+        yield fine(about, f"{store.target} is not there yet, and is made when the certificate is issued")
+    elif seen.problem is not None or seen.drift is not None:
+        yield warning(
+            about,
+            f"{store.target}: {seen.problem or seen.drift}",
+            "find out who writes there (kubectl get --show-managed-fields); rotator puts it right at its next look",
+        )
+    else:
+        yield fine(about, f"{store.target} holds publication {seen.number}")
 
 
 def _workload(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -103,6 +104,8 @@ class LeafReconciler:
         self._members = members
         self._views: dict[SubjectName, CertificateView] = {}
         self._views_lock = threading.Lock()
+        self._cleared: set[SubjectName] = set()
+        """Certificates whose older publications this process has removed once."""
 
     def view(self, name: SubjectName) -> CertificateView | None:
         """Return *name* as last seen, or None."""
@@ -157,6 +160,7 @@ class LeafReconciler:
     ) -> Look:
         """Do what `reconcile` says; the caller holds the lock."""
         seen = self.observe(target)
+        self._note_drift(target, seen)
         seen = replace(seen, revoked=self._is_revoked(fleet, target, seen))
         proof = self._settle(fleet, target, seen)
         now = self._clock.now()
@@ -220,7 +224,7 @@ class LeafReconciler:
                 look = Look(at=decision.next_look or now + POLL, deadline=safety_line, waiting_on=proof.waiting_on)
         if not proof.proven:
             look = replace(look, at=min(look.at, now + POLL))
-        look = replace(look, at=min(look.at, now + _drift_look(target)))
+        look = replace(look, at=min(look.at, next_drift_look(target, now)))
         unsettled = self._recovery.next_settling(target.name)
         if unsettled is not None:
             look = replace(look, at=min(look.at, max(unsettled, now + POLL)))
@@ -268,9 +272,16 @@ class LeafReconciler:
             subject=target.name,
             kind=SubjectKind.CERTIFICATE,
             intent=IntentKind.ROTATE,
-            trigger=_trigger(reasons, cause),
+            trigger=_trigger(reasons, cause, was_published=self._was_published(target)),
             state=RotationState.OPEN,
             opened_at=self._clock.now(),
+        )
+
+    def _was_published(self, target: CertificateTarget) -> bool:
+        """Return whether the journal knows of a publication of *target*."""
+        return any(
+            order.state is IssuanceState.PUBLISHED and order.kind is IssuanceKind.LEAF
+            for order in self._memory.orders(target.name)
         )
 
     def _note_missed(
@@ -289,6 +300,40 @@ class LeafReconciler:
         # The same leaf is missed once, however often this is looked at and by however many processes.
         identity = uuid.uuid5(uuid.NAMESPACE_URL, f"missed:{publication.leaf.sha256}").hex
         self._recorder.write((), [replace(missed, id=identity)], safety_line=safety_line)
+
+    def _note_drift(self, target: CertificateTarget, seen: Observation) -> None:
+        """Record once what somebody else did to a publication: found here, put right by what is decided next."""
+        view = self._views.get(target.name)
+        before = view.observation.publications if view is not None else (None,) * len(seen.publications)
+        scribe = Scribe(
+            clock=self._clock,
+            subject=target.name,
+            rotation=self._memory.open_rotation(target.name),
+            spiffe_id=target.certificate.identity,
+        )
+        events: list[Event] = []
+        # A reload may have given the certificate other targets.
+        for was, held in zip(before if len(before) == len(seen.publications) else (), seen.publications, strict=False):
+            found = drift_of(was, held)
+            if found is None:
+                continue
+            known = held or was
+            event = scribe.event(
+                EventType.DRIFTED,
+                result="found",
+                reason=found,
+                old=was.leaf if was is not None else None,
+                new=held.leaf if held is not None else None,
+                corroboration=Corroboration(kubernetes=_written_by(held)),
+                detail={"target": known.target, "publication": known.number} if known is not None else {},
+            )
+            identity = f"drifted:{_identity_of(known)}:{found}"
+            # The same state is found at every look until it is put right, and is one effect.
+            events.append(replace(event, id=uuid.uuid5(uuid.NAMESPACE_URL, identity).hex))
+        if events:
+            self._recorder.write((), events, safety_line=self._safety_line(target, newest(seen)))
+            for event in events:
+                log.warning(LogEvent.DRIFT_FOUND, subject=target.name, reason=event.reason, **event.detail)
 
     def _safety_line(self, target: CertificateTarget, publication: Publication | None) -> datetime | None:
         """Return the moment past which an expiry beats bookkeeping; None without a leaf to lose."""
@@ -337,7 +382,9 @@ class LeafReconciler:
         self._complete(target, publication, rotation, proof, lapsed)
         for order in revoked:
             self._recovery.end(domain, order, rotation, published=True)
-        if behind or rotation is not None:
+        # Once after each start, too: a crash may have fallen between the last record and the clearing.
+        if behind or rotation is not None or target.name not in self._cleared:
+            self._cleared.add(target.name)
             for store, held in zip(target.stores, seen.publications, strict=True):
                 if held is not None:
                     store.forget(keep=frozenset({held.number}))
@@ -419,16 +466,47 @@ class LeafReconciler:
             log.info(LogEvent.ROTATION_FINISHED, subject=target.name, rotation_id=ended.id)
 
 
-def _drift_look(target: CertificateTarget) -> timedelta:
-    """Return how soon a certificate is looked at again though nothing is due: somebody else may have changed it."""
-    return min(max(target.certificate.lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK)
+def next_drift_look(target: CertificateTarget, now: datetime) -> datetime:
+    """
+    Return when *target* is looked at again though nothing is due: somebody else may have changed it.
+
+    A twentieth of the lifetime apart, within bounds, each certificate at its own moment of that interval, which hashing
+    its identity chooses: ten thousand are spread evenly from the first interval on, after every restart alike (law 20).
+    """
+    every = min(max(target.certificate.lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK).total_seconds()
+    drawn = int.from_bytes(hashlib.sha256(f"drift:{target.certificate.identity}".encode()).digest()[:8], "big")
+    phase = every * (drawn / 2**64)
+    passed = (now.timestamp() - phase) % every
+    return now + timedelta(seconds=every - passed)
 
 
-def _trigger(reasons: tuple[Reason, ...], cause: Rotation | None) -> Trigger:
+def drift_of(was: Publication | None, held: Publication | None) -> str | None:
+    """Return what somebody else did between two looks, in words; None if nothing, or if that cannot be known."""
+    if held is None:
+        return "it is not there any more" if was is not None else None
+    return "; ".join(each for each in (held.problem, held.drift) if each) or None
+
+
+def _identity_of(publication: Publication | None) -> str:
+    """Return what tells one state of one place from every other."""
+    if publication is None:
+        return ""
+    leaf = publication.leaf.sha256 if publication.leaf is not None else ""
+    return f"{publication.target}:{publication.number}:{publication.revision or leaf}"
+
+
+def _written_by(held: Publication | None) -> str | None:
+    """Return what an API server says of who wrote there last."""
+    if held is None or held.revision is None:
+        return None
+    return "; ".join((f"resourceVersion {held.revision}", *held.writers[:3]))
+
+
+def _trigger(reasons: tuple[Reason, ...], cause: Rotation | None, *, was_published: bool) -> Trigger:
     """Return what set a leaf rotation off."""
     if cause is not None:
         return Trigger.AUTHORITY
-    if reasons[:1] == (Reason.ABSENT,):
+    if reasons[:1] == (Reason.ABSENT,) and not was_published:
         return Trigger.BOOTSTRAP
     if set(reasons) & {Reason.EXPIRING, Reason.EXPIRED}:
         return Trigger.SCHEDULE

@@ -61,7 +61,7 @@ class LeafSteps:
         reasons: tuple[Reason, ...],
         opens_rotation: bool,
         safety_line: datetime | None,
-    ) -> Publication:
+    ) -> None:
         """
         Make a key, have it signed, check what came back, and publish it with the wanted bundle as one.
 
@@ -98,13 +98,12 @@ class LeafSteps:
         self._check_new(target, made)
         now = self._clock.now()
         stamp = Stamp(subject=target.name, rotation_id=rotation.id, leaf_published_at=now, bundle_published_at=now)
-        publication = self._put(target, made, current, stamp)
+        publications = self._put(target, made, current, stamp)
         self._recorder.write(
             [replace(order, state=IssuanceState.PUBLISHED)],
-            [_distributed(scribe, made, publication)],
+            [_distributed(scribe, made, each) for each in publications],
             safety_line=safety_line,
         )
-        return publication
 
     def republish(
         self,
@@ -115,7 +114,7 @@ class LeafSteps:
         current: tuple[Publication | None, ...],
         reason: RepublishReason,
         safety_line: datetime | None,
-    ) -> Publication:
+    ) -> None:
         """Write the newest good leaf and key again with the wanted bundle, to every target that differs."""
         usable = [
             (each, store)
@@ -136,13 +135,13 @@ class LeafSteps:
             leaf_published_at=source.leaf_published_at or now,
             bundle_published_at=(source.bundle_published_at or now) if same_bundle else now,
         )
-        publication = self._put(target, made, current, stamp)
+        publications = self._put(target, made, current, stamp)
+        scribe = self._scribe(target, rotation)
         self._recorder.write(
             (),
-            [_distributed(self._scribe(target, rotation), made, publication, reason=reason.value)],
+            [_distributed(scribe, made, each, reason=reason.value) for each in publications],
             safety_line=safety_line,
         )
-        return publication
 
     def probe_bundle(
         self, domain: DomainTarget, target: CertificateTarget, successor: Generation, rotation: Rotation
@@ -291,18 +290,20 @@ class LeafSteps:
 
     def _put(
         self, target: CertificateTarget, made: Material, current: tuple[Publication | None, ...], stamp: Stamp
-    ) -> Publication:
-        """Write *made* to every target that does not hold it yet; return the last publication."""
-        publication: Publication | None = None
+    ) -> tuple[Publication, ...]:
+        """Write *made* to every target that does not hold it yet; return what was written, or what is there already."""
+        written: list[Publication] = []
+        there: list[Publication] = []
         for store, held in zip(target.stores, current, strict=True):
             if held is not None and _holds_already(held, made):
-                publication = publication or held
+                there.append(held)
                 continue
             self._recorder.fence()
-            publication = store.put(made, expected=held.number if held is not None else 0, stamp=stamp)
-        if publication is None:
+            written.append(store.put(made, expected=held.number if held is not None else 0, stamp=stamp))
+        found = written or there[:1]
+        if not found:
             raise Unavailable(f"{target.name} has nowhere to be published")
-        return publication
+        return tuple(found)
 
     def _scribe(self, target: CertificateTarget, rotation: Rotation | None) -> Scribe:
         """Return the writer of this certificate's events."""
@@ -311,12 +312,11 @@ class LeafSteps:
 
 def _holds_already(held: Publication, made: Material) -> bool:
     """Return whether *held* is *made* to the letter, so that writing it again would change nothing."""
-    return (
-        held.problem is None
-        and held.key_matches
-        and held.leaf is not None
-        and held.leaf.sha256 == made.leaf.sha256
-        and [each.sha256 for each in held.bundle] == [each.sha256 for each in made.bundle]
+    if held.problem is not None or held.drift is not None or held.outdated:
+        return False
+    is_same_leaf = held.key_matches and held.leaf is not None and held.leaf.sha256 == made.leaf.sha256
+    return (is_same_leaf or not held.holds_leaf) and (
+        [each.sha256 for each in held.bundle] == [each.sha256 for each in made.bundle]
     )
 
 
@@ -324,11 +324,19 @@ def _distributed(scribe: Scribe, made: Material, publication: Publication, *, re
     """Return the record of one publication."""
     return scribe.event(
         EventType.DISTRIBUTED,
-        new=made.leaf,
+        new=made.leaf if publication.holds_leaf else None,
         reason=reason,
+        corroboration=seen_by_cluster(publication),
         detail={
             "target": publication.target,
             "publication": publication.number,
             "bundle": ",".join(each.id for each in made.bundle),
         },
     )
+
+
+def seen_by_cluster(publication: Publication) -> Corroboration:
+    """Return what an API server says of *publication*: by its revision the cluster's own audit log is found."""
+    if publication.revision is None:
+        return Corroboration()
+    return Corroboration(kubernetes=f"resourceVersion {publication.revision}")

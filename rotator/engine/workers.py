@@ -22,7 +22,7 @@ import structlog
 from rotator.engine.leaf_reconciler import Look
 from rotator.engine.limits import next_try
 from rotator.engine.targets import TargetId
-from rotator.errors import RotatorError
+from rotator.errors import RotatorError, Unavailable
 from rotator.ports import Clock
 from rotator.telemetry import LogEvent
 
@@ -169,6 +169,9 @@ class Pool:
                     turn.failures += 1
                     turn.error = str(error)
                     turn.at = next_try(turn.failures, now, turn.deadline)
+                    if isinstance(error, Unavailable) and error.after is not None:
+                        # Whoever asks for patience would refuse an earlier try too.
+                        turn.at = max(turn.at, now + error.after)
                     failures = turn.failures
                 if turn.asked_again:
                     turn.at, turn.asked_again = now, False

@@ -55,6 +55,9 @@ def _words(event: Event) -> str:
             return f"certificate {new} was issued{replaced}{why}{_validity(event.new)}"
         case EventType.DISTRIBUTED:
             return f"certificate {new} was published" if event.new else f"the trust bundle was published{why}"
+        case EventType.DRIFTED:
+            where = event.detail.get("target", "what was published")
+            return f"{where} was found changed by somebody else{why}"
         case EventType.ACTIVATED:
             return f"authority {new} began to sign{why}"
         case EventType.VERIFIED:

@@ -42,7 +42,7 @@ from rotator.ports.lease import Lease
 from rotator.ports.ledger import CheckpointSigner, Ledger
 from rotator.ports.mesh import Adoption, Mesh, MeshView
 from rotator.ports.notifying import Notice, Notifier
-from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Stamp
+from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
 from rotator.ports.time import Clock
 from rotator.ports.workloads import Drainer, Workloads
 
@@ -77,6 +77,7 @@ __all__ = [
     "PostedObject",
     "PreparedAuthority",
     "Probe",
+    "Readable",
     "Request",
     "RequestBoard",
     "RequestState",

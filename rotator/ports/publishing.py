@@ -58,6 +58,19 @@ class LeafStore(Protocol):
         ...
 
 
+class Readable(Protocol):
+    """The half of a `LeafStore` that a probe needs to take what is published for what is in use."""
+
+    @property
+    def target(self) -> str:
+        """Return the place as people name it."""
+        ...
+
+    def read(self) -> Publication | None:
+        """Return what is published; None if nothing ever was."""
+        ...
+
+
 class Probe(Protocol):
     """Sees what one consumer uses, without changing anything."""
 

@@ -43,13 +43,6 @@ def check(settings: Settings, document: Document) -> None:
 
 
 def _not_built(settings: Settings, document: Document) -> None:
-    for name, certificate in settings.certificates.items():
-        for at, target in enumerate(certificate.publish):
-            if target.kubernetes_secret is not None:
-                document.refuse(
-                    ("certificates", name, "publish", at, "kubernetes_secret"),
-                    f"found a Secret, which {_CLUSTER}; allowed directory; do publish into a directory until then",
-                )
     for name, workload in settings.workloads.items():
         for key in ("statefulset", "deployment"):
             if getattr(workload, key) is not None:
@@ -263,6 +256,42 @@ def _places(settings: Settings, document: Document) -> None:
         )
 
 
+def _cluster_places(settings: Settings, document: Document) -> None:
+    """Refuse objects of a cluster that nobody named, that two would write, and a bundle without its certificate."""
+    taken: dict[tuple[str, str, str], str] = {}
+    for name, certificate in settings.certificates.items():
+        for at, target in enumerate(certificate.publish):
+            chosen = target.kubernetes_secret or target.kubernetes_configmap
+            if chosen is None:
+                continue
+            place: Place = ("certificates", name, "publish", at, target.chosen)
+            if settings.cluster is None:
+                document.refuse(
+                    place,
+                    "found an object of a cluster, and no cluster; allowed with cluster; "
+                    "do add cluster, which may be empty ({}) in a pod",
+                )
+            is_secret = target.kubernetes_secret is not None
+            # Beside each Secret rotator keeps the publication before.
+            names = (chosen.name, f"{chosen.name}-previous") if is_secret else (chosen.name,)
+            for each in names:
+                key = (target.chosen, chosen.namespace, each)
+                if key in taken:
+                    document.refuse(
+                        (*place, "name"),
+                        f"found {chosen.namespace}/{chosen.name}, while {taken[key]} has {each}; allowed an object for "
+                        "each certificate; do choose another name",
+                    )
+                    break
+                taken[key] = f"certificate {name}"
+        if all(target.kubernetes_configmap is not None for target in certificate.publish):
+            document.refuse(
+                ("certificates", name, "publish"),
+                "found nothing but bundles; allowed at least one directory or kubernetes_secret, where the leaf goes; "
+                "do add it",
+            )
+
+
 def _workloads(settings: Settings, document: Document) -> None:
     rolled = {workload for certificate in settings.certificates.values() for workload in certificate.rolls}
     owners: dict[str, dict[str, str]] = defaultdict(dict)
@@ -406,6 +435,7 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _breaker,
     _proofs,
     _places,
+    _cluster_places,
     _workloads,
     _calendar,
     _approval,

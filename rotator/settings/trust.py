@@ -9,10 +9,11 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from rotator.core.model import AtDeadline, KeyType
 from rotator.settings.keys import Keys, OneOf
@@ -21,11 +22,16 @@ from rotator.settings.values import (
     HTTPURL,
     SPIFFEID,
     AbsolutePath,
+    ContentKey,
     DNSName,
     Duration,
     Endpoint,
     FileMode,
     GroupName,
+    KubernetesKey,
+    KubernetesName,
+    KubernetesObjectName,
+    LabelValue,
     Lifetime,
     Mount,
     Name,
@@ -111,13 +117,30 @@ class DirectoryTarget(Keys):
     """Mode of tls.key, octal."""
 
 
-class KubernetesSecretTarget(Keys):
-    """A Secret of type kubernetes.io/tls."""
+class KubernetesTarget(Keys):
+    """An object of the cluster that rotator works in."""
 
-    namespace: OpenText
-    """Its namespace."""
-    name: OpenText
+    namespace: KubernetesName
+    """Its namespace, which must exist."""
+    name: KubernetesObjectName
     """Its name."""
+    labels: Mapping[KubernetesKey, LabelValue] = Field(default_factory=dict)
+    """Labels to put on it beside app.kubernetes.io/managed-by."""
+    annotations: Mapping[KubernetesKey, str] = Field(default_factory=dict)
+    """Annotations to put on it beside rotator's own."""
+    adopt: StrictBool = False
+    """Overwrite what somebody else has put at this name; without it that is refused."""
+
+
+class KubernetesSecretTarget(KubernetesTarget):
+    """A Secret of type kubernetes.io/tls: tls.crt, tls.key and ca.crt."""
+
+
+class KubernetesConfigMapTarget(KubernetesTarget):
+    """A ConfigMap that is given the trust bundle alone."""
+
+    key: ContentKey = "ca.crt"
+    """The key that holds the bundle."""
 
 
 class PublishTarget(OneOf):
@@ -126,7 +149,9 @@ class PublishTarget(OneOf):
     directory: DirectoryTarget | None = None
     """PEM files on this machine."""
     kubernetes_secret: KubernetesSecretTarget | None = None
-    """A Secret in a cluster."""
+    """A Secret in the cluster."""
+    kubernetes_configmap: KubernetesConfigMapTarget | None = None
+    """The trust bundle alone, in a ConfigMap of the cluster."""
 
 
 class EnvoyAdminProbe(Keys):

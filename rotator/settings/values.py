@@ -363,3 +363,50 @@ KubernetesName = Annotated[
     _schema(f"^{_DNS_LABEL}$", "kuma-system"),
 ]
 OpenText = Annotated[str, BeforeValidator(_open_text), _schema(None, "text", minLength=1)]
+KubernetesObjectName = Annotated[
+    str,
+    BeforeValidator(
+        _matching(
+            # Nine characters are left for what stands beside an object (-previous).
+            re.compile(rf"(?=.{{1,244}}$)(?:{_DNS_LABEL}\.)*{_DNS_LABEL}"),
+            "a name of lower-case letters, digits, dashes and dots, at most 244, as Kubernetes has them",
+            "write the name as it stands there",
+        )
+    ),
+    _schema(f"^({_DNS_LABEL}[.])*{_DNS_LABEL}$", "airflow-worker-tls", maxLength=244),
+]
+_QUALIFIED: Final = r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+KubernetesKey = Annotated[
+    str,
+    BeforeValidator(
+        _matching(
+            re.compile(rf"(?!rotator\.io/){_QUALIFIED}"),
+            "the name of a Kubernetes label or annotation, not below rotator.io/",
+            "write PREFIX/NAME or NAME",
+        )
+    ),
+    _schema(f"^{_QUALIFIED}$".replace("?:", ""), "example.com/team"),
+]
+"""Of a label or annotation."""
+LabelValue = Annotated[
+    str,
+    BeforeValidator(
+        _matching(
+            re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"),
+            "a Kubernetes label's value: letters, digits, dots, dashes and underscores, at most 63",
+            "shorten it, or make it an annotation",
+        )
+    ),
+    _schema(r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$", "platform"),
+]
+ContentKey = Annotated[
+    str,
+    BeforeValidator(
+        _matching(
+            re.compile(r"[-._A-Za-z0-9]{1,253}"),
+            "a key of letters, digits, dots, dashes and underscores",
+            "write the file name that consumers open",
+        )
+    ),
+    _schema(r"^[-._A-Za-z0-9]{1,253}$", "ca.crt"),
+]

@@ -91,8 +91,11 @@ def test_no_role_reads_or_lists_a_secret_that_the_configuration_does_not_name() 
     assert {(namespace, "create", "*") for namespace in ("airflow", "edge", "kuma-system")} >= {
         each for each in found if each[2] == "*"
     }
-    assert {"worker-tls", "extra-tls"} == {name for where, _, name in found if where == "airflow"} - {"*"}
-    assert {"gateway-tls"} == {name for where, _, name in found if where == "edge"} - {"*"}
+    assert {"worker-tls", "extra-tls", "worker-tls-previous", "extra-tls-previous"} == {
+        name for where, _, name in found if where == "airflow"
+    } - {"*"}
+    assert {"gateway-tls", "gateway-tls-previous"} == {name for where, _, name in found if where == "edge"} - {"*"}
+    assert {"gateway-tls-previous"} == {name for where, verb, name in found if (where, verb) == ("edge", "delete")}
     assert set() == {each for each in found if each[1] in {"list", "watch", "deletecollection"}}
     assert "" not in {namespace for namespace, *_ in found}
 
@@ -113,8 +116,9 @@ def test_every_create_of_secrets_is_confined_to_names() -> None:
     secrets = [each for each in expressions if "'secrets'" in each]
 
     assert secrets[0].endswith("|| request.namespace in ['airflow', 'edge', 'kuma-system']")
-    assert secrets[1].endswith("(request.name in ['extra-tls', 'worker-tls'] && object.type == 'kubernetes.io/tls')")
-    assert secrets[2].endswith("(request.name in ['gateway-tls'] && object.type == 'kubernetes.io/tls')")
+    assert "(request.name in ['extra-tls', 'worker-tls'] && object.type == 'kubernetes.io/tls')" in secrets[1]
+    assert "(request.name in ['gateway-tls'] && object.type == 'kubernetes.io/tls')" in secrets[2]
+    assert "(request.name in ['gateway-tls-previous'] && object.type == 'rotator.io/previous')" in secrets[2]
     assert "'rotator-default-cert-0'" in secrets[3]
     assert "Fail" == policy["spec"]["failurePolicy"]
 
@@ -188,6 +192,7 @@ def test_a_leaf_in_the_control_planes_namespace_is_left_to_its_own_policy() -> N
     objects = rights_objects(Settings.model_validate(document), ACCOUNT)
     policies = {each["metadata"]["name"]: each["spec"] for each in objects if each["kind"].endswith("AdmissionPolicy")}
 
-    assert "['kuma-tls-cert']" in policies["rotator-rotator-kuma-system"]["matchConditions"][1]["expression"]
+    expression = policies["rotator-rotator-kuma-system"]["matchConditions"][1]["expression"]
+    assert "['kuma-tls-cert', 'kuma-tls-cert-previous']" in expression
     validations = policies["rotator-rotator"]["validations"]
     assert any("['kuma-tls-cert'] && object.type == 'kubernetes.io/tls'" in each["expression"] for each in validations)

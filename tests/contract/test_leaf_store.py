@@ -1,7 +1,9 @@
-"""What every `LeafStore` keeps to: the directory on disk and the fake in memory."""
+"""What every `LeafStore` keeps to: the directory on disk, the Secret in a real cluster and the fake in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,13 +16,37 @@ from rotator.pki.certificates import Material
 from rotator.ports import LeafStore, Stamp
 from tests.fakes.certificate_authority import EPOCH, FakeCA
 from tests.fakes.leaf_store import MemoryLeafStore
+from tests.stack.cluster import Cluster
+from tests.stack.published import published_secret
 
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture(params=["directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> LeafStore:
-    return DirectoryStore(tmp_path / "tls") if request.param == "directory" else MemoryLeafStore()
+Opened = Callable[[Path], AbstractContextManager[LeafStore]]
+
+
+@pytest.fixture(scope="module", params=["directory", "memory", pytest.param("secret", marks=pytest.mark.stack)])
+def opened(request: pytest.FixtureRequest) -> Opened:
+    """Give what opens one kind of place; its server, if it has one, starts before the first test."""
+    if request.param == "directory":
+        return lambda directory: nullcontext(DirectoryStore(directory / "tls"))
+    if request.param == "memory":
+        return lambda _: nullcontext(MemoryLeafStore())
+    cluster: Cluster = request.getfixturevalue("cluster")
+
+    @contextmanager
+    def secret(directory: Path) -> Iterator[LeafStore]:
+        with published_secret(cluster, directory) as place:
+            yield place.store()
+
+    return secret
+
+
+@pytest.fixture
+def store(opened: Opened, tmp_path: Path) -> Iterator[LeafStore]:
+    """Give one place in which nothing was ever published."""
+    with opened(tmp_path) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

@@ -451,9 +451,8 @@ CROSS = {
     "a Secret": (
         ("{directory: /etc/web/tls}", "{kubernetes_secret: {namespace: a, name: b}}"),
         (
-            "21: certificates.web.publish[0].kubernetes_secret: found a Secret, which comes with the cluster "
-            "deployment; "
-            "allowed directory; do publish into a directory until then"
+            "21: certificates.web.publish[0].kubernetes_secret: found an object of a cluster, and no cluster; "
+            "allowed with cluster; do add cluster, which may be empty ({}) in a pod"
         ),
     ),
     "approvals by number of words": (

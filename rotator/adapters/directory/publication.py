@@ -19,14 +19,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from rotator.adapters.directory.files import File, read_file
-from rotator.core.model import Authority, Leaf, Publication, SubjectName
+from rotator.core.model import Publication, SubjectName
 from rotator.errors import Rejected
-from rotator.pki.certificates import Material, anchors, key_spki_sha256, leaf_of, parse_certificates
+from rotator.pki.certificates import Material
+from rotator.pki.published import BUNDLE, CHAIN, KEY, is_pair, published_bundle, published_leaf
 from rotator.ports import Stamp
 
-CHAIN = "tls.crt"
-KEY = "tls.key"
-BUNDLE = "ca.crt"
 NOTE = "publication.json"
 
 
@@ -37,15 +35,16 @@ def publication_of(files: Mapping[str, File], number: int, *, target: str, key_m
     for name, digest in note.sha256.items():
         if name in files and hashlib.sha256(files[name].content).hexdigest() != digest:
             problems.append(f"{name} was changed by somebody else")
-    leaf = _leaf(files, problems)
-    pair = _is_pair(files, leaf, problems)
+    parts = {name: file.content for name, file in files.items()}
+    leaf = published_leaf(parts, problems)
+    pair = is_pair(parts, leaf, problems)
     if KEY in files and files[KEY].mode & ~key_mode & 0o077:
         problems.append(f"{KEY} is open to others (mode {files[KEY].mode & 0o777:04o})")
     return Publication(
         target=target,
         number=number,
         leaf=leaf,
-        bundle=_bundle(files, problems),
+        bundle=published_bundle(parts, problems),
         key_matches=pair,
         leaf_published_at=note.leaf_published_at,
         bundle_published_at=note.bundle_published_at,
@@ -137,39 +136,3 @@ def _moment(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone")
     return moment
-
-
-def _leaf(files: Mapping[str, File], problems: list[str]) -> Leaf | None:
-    """Return the published leaf, None with a problem if it cannot be read."""
-    if CHAIN not in files:
-        return None
-    try:
-        return leaf_of(parse_certificates(files[CHAIN].content, source=CHAIN))
-    except Rejected as e:
-        problems.append(str(e))
-        return None
-
-
-def _bundle(files: Mapping[str, File], problems: list[str]) -> tuple[Authority, ...]:
-    """Return the published bundle, empty with a problem if it cannot be read."""
-    if BUNDLE not in files:
-        return ()
-    try:
-        return anchors(files[BUNDLE].content, source=BUNDLE).authorities
-    except Rejected as e:
-        problems.append(str(e))
-        return ()
-
-
-def _is_pair(files: Mapping[str, File], leaf: Leaf | None, problems: list[str]) -> bool:
-    """Return whether the published key belongs to the published leaf."""
-    if KEY not in files:
-        return False
-    try:
-        pair = leaf is not None and key_spki_sha256(files[KEY].content, source=KEY) == leaf.spki_sha256
-    except Rejected as e:
-        problems.append(str(e))
-        return False
-    if leaf is not None and not pair:
-        problems.append(f"{KEY} does not belong to {CHAIN}")
-    return pair

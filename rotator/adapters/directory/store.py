@@ -37,9 +37,6 @@ from pathlib import Path
 
 from rotator.adapters.directory.files import File, remove, write_files
 from rotator.adapters.directory.publication import (
-    BUNDLE,
-    CHAIN,
-    KEY,
     contents_of,
     digest_of,
     files_of,
@@ -48,6 +45,7 @@ from rotator.adapters.directory.publication import (
 from rotator.core.model import Publication
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
 from rotator.pki.certificates import Material, material
+from rotator.pki.published import BUNDLE, CHAIN, KEY
 from rotator.ports import Stamp
 
 CURRENT = "CURRENT"

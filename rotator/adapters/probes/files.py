@@ -19,7 +19,7 @@ from pathlib import Path
 from rotator.core.model import Serial, Served
 from rotator.errors import RotatorError
 from rotator.pki.certificates import normal_serial
-from rotator.ports import Clock, LeafStore
+from rotator.ports import Clock, Readable
 
 _LONGEST_REPORT = 1 << 20
 
@@ -27,7 +27,7 @@ _LONGEST_REPORT = 1 << 20
 class ReadBackProbe:
     """Takes what is published for what is in use."""
 
-    def __init__(self, store: LeafStore, *, clock: Clock) -> None:
+    def __init__(self, store: Readable, *, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
