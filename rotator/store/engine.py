@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from rotator.errors import ConfigError, JournalError
+from rotator.store.passfile import password_in
 
 BUSY_SECONDS = 5
 """How long a statement waits for another process's lock. The step that could not be written is tried again later."""
@@ -39,6 +40,7 @@ Run = Callable[..., Any]
 _BEGIN_ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"}
 _READ_ONLY = "rotator_reads"
 _IDLE_CONNECTIONS = 4
+_POSTGRESQL_PORT = 5432
 _MORE_CONNECTIONS = 60
 """As many as there may be worker threads; each closes after use."""
 
@@ -76,9 +78,10 @@ def open_engine(url: URL, *, erasable: bool = False) -> sa.Engine:
     if url.drivername == "sqlite":
         return _sqlite(Path(url.database or ""), erasable=erasable)
     bounds = f"-c statement_timeout={BUSY_SECONDS * 2}s -c lock_timeout={BUSY_SECONDS}s"
+    passfile = url.query.get("passfile")
     try:
-        return sa.create_engine(
-            url,
+        engine = sa.create_engine(
+            url.difference_update_query(["passfile"]),
             hide_parameters=True,
             pool_size=_IDLE_CONNECTIONS,
             max_overflow=_MORE_CONNECTIONS,
@@ -95,6 +98,35 @@ def open_engine(url: URL, *, erasable: bool = False) -> sa.Engine:
         )
     except ModuleNotFoundError as e:
         raise ConfigError("PostgreSQL needs its driver: pip install 'rotator[postgresql]'") from e
+    if isinstance(passfile, str):
+        _use_passwords_of(Path(passfile), engine)
+    return engine
+
+
+def _use_passwords_of(file: Path, engine: sa.Engine) -> None:
+    """Let *engine* take the password from *file* at each connection; raises `ConfigError` if it cannot be read now."""
+    url = engine.url
+
+    def password() -> str | None:
+        return password_in(
+            file,
+            host=url.host or "localhost",
+            port=url.port or _POSTGRESQL_PORT,
+            database=url.database or "",
+            user=url.username or "",
+        )
+
+    def connect(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
+        try:
+            found = password()
+        except ConfigError as e:
+            # While it runs this is a store that cannot be reached: it is tried again.
+            raise JournalError(str(e)) from e
+        if found is not None:
+            parameters["password"] = found
+
+    password()
+    event.listen(engine, "do_connect", connect)
 
 
 def _sqlite(path: Path, *, erasable: bool) -> sa.Engine:
