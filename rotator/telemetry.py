@@ -71,6 +71,8 @@ class LogEvent(StrEnum):
     ALERT_RAISED = "alert_raised"
     ALERT_CLEARED = "alert_cleared"
     NOTICE_FAILED = "notice_failed"
+    NOTICE_SENT = "notice_sent"
+    WATCH_FAILED = "watch_failed"
     REQUEST_RECEIVED = "request_received"
     REQUEST_REFUSED = "request_refused"
     REQUEST_BROKEN = "request_broken"
@@ -125,6 +127,8 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.ALERT_RAISED: "A condition that a person should know of began.",
     LogEvent.ALERT_CLEARED: "A condition that a person should know of ended.",
     LogEvent.NOTICE_FAILED: "An alert could not be delivered; it is counted and tried again.",
+    LogEvent.NOTICE_SENT: "A receiver took a message; `notices` says how many it held.",
+    LogEvent.WATCH_FAILED: "A watched certificate could not be looked at; it is tried again.",
     LogEvent.REQUEST_RECEIVED: "A person asked for something over the control socket.",
     LogEvent.REQUEST_REFUSED: "A request over the control socket was refused; nothing was changed.",
     LogEvent.REQUEST_BROKEN: "A connection to the control socket was garbage, too slow or too large, and was closed.",
@@ -153,6 +157,12 @@ class Metric(StrEnum):
     ISSUER_NOT_AFTER = "rotator_issuer_not_after_seconds"
     TOKEN_NOT_AFTER = "rotator_token_not_after_seconds"  # noqa: S105 -- a metric's name, not a secret
     LEADER = "rotator_leader"
+    ALERTS_FIRING = "rotator_alerts_firing"
+    NOTICES = "rotator_notices_total"
+    NOTICES_WAITING = "rotator_notices_waiting"
+    WATCHED_NOT_AFTER = "rotator_watched_not_after_seconds"
+    WATCHED_LIFETIME_USED = "rotator_watched_lifetime_used_ratio"
+    WATCHED_SEEN_TIMESTAMP = "rotator_watched_seen_timestamp_seconds"
 
 
 METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
@@ -172,6 +182,12 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
     Metric.ISSUER_NOT_AFTER: ("gauge", ("trust_domain", "generation"), "When a CA generation ends, Unix time."),
     Metric.TOKEN_NOT_AFTER: ("gauge", ("issuer",), "When the login at an issuer ends, Unix time."),
     Metric.LEADER: ("gauge", (), "1 while this process holds the lease."),
+    Metric.ALERTS_FIRING: ("gauge", ("kind", "severity"), "Alerts that are raised now."),
+    Metric.NOTICES: ("counter", ("receiver", "result"), "Notices by what became of them: sent, failed, left_out."),
+    Metric.NOTICES_WAITING: ("gauge", ("receiver",), "Notices that are news and not delivered yet."),
+    Metric.WATCHED_NOT_AFTER: ("gauge", ("watched", "kind"), "When a watched certificate ends, Unix time."),
+    Metric.WATCHED_LIFETIME_USED: ("gauge", ("watched", "kind"), "Used part of its lifetime; 1 is expired."),
+    Metric.WATCHED_SEEN_TIMESTAMP: ("gauge", ("watched", "kind"), "When it was last seen, Unix time."),
 }
 
 

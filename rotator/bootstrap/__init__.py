@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from rotator.adapters.notify import LogNotifier
+from rotator.adapters.notify.log import LogNotifier
 from rotator.bootstrap.fleet import build_fleet
 from rotator.bootstrap.sessions import Sessions
+from rotator.bootstrap.telling import build_tellers
 from rotator.clock import SystemClock
 from rotator.core.event import Event
 from rotator.engine.engine import Engine
@@ -62,9 +63,14 @@ class Wired:
         if settings.ledger.path != self.settings.ledger.path or settings.ledger.origin != self.settings.ledger.origin:
             raise ConfigError("ledger.path and ledger.origin cannot change while the daemon runs: restart it")
         fleet = build_fleet(settings, self.sessions, self.clock)
+        tellers = None
+        if _told(settings) != _told(self.settings):
+            tellers = build_tellers(settings, self.clock, may_tell=self.lease.held)
         self.policy[0] = fleet.policy_sha256
         self.engine.use(fleet)
         self.engine.fleet_alerts.policy = alert_policy(settings)
+        if tellers is not None:
+            self.engine.alerting.use(tellers)
         self.settings = settings
 
     def close(self) -> None:
@@ -125,6 +131,11 @@ def _timeouts(settings: Settings) -> Iterator[timedelta]:
     yield from (each.mesh.control_plane.timeout for each in settings.trust_domains.values() if each.mesh is not None)
 
 
+def _told(settings: Settings) -> object:
+    """Return everything of *settings* that says who is told and how."""
+    return settings.alerts.notify, settings.alerts.links, settings.cluster, settings.environment
+
+
 def spool_path(settings: Settings) -> Path:
     """Return where records wait while the database cannot be written: beside the log, away from the database."""
     return settings.ledger.path.parent / f"{settings.ledger.path.name}-spool.jsonl"
@@ -162,7 +173,10 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
             # After twice the time-out no reply and no late arrival of the request is to be expected.
             settle_after=2 * longest,
         )
-        engine.alerting.watch(lambda now: sessions.alerts(engine.fleet_alerts.policy, now))
+        engine.alerting.watch(
+            lambda now: sessions.alerts(engine.fleet_alerts.policy, now, engine.alerting.begun_before)
+        )
+        engine.alerting.use(build_tellers(settings, clock, may_tell=lease.held))
         log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
         undo.pop_all()
     return Wired(settings, clock, store, lease, sessions, engine, log, signer, policy)

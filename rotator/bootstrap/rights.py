@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
+from rotator.adapters.notify.events import event_rights
+from rotator.bootstrap.telling import event_namespaces
 from rotator.cluster.rbac import Account, confinement, role_objects
 from rotator.cluster.rights import Confined, Rights, joined, rule
 from rotator.errors import ConfigError
@@ -104,11 +106,11 @@ def _own(settings: Settings) -> Iterator[Rights]:
             home: (
                 rule("leases", "create", group="coordination.k8s.io"),
                 rule("leases", "get", "update", "patch", group="coordination.k8s.io", names=("rotator",)),
-                rule("events", "create", "patch", group="events.k8s.io"),
             )
         },
         confined=(Confined(namespace=home, resource="leases", group="coordination.k8s.io", names=("rotator",)),),
     )
+    yield event_rights(event_namespaces(settings))
 
 
 def _leaves(settings: Settings) -> Iterator[Rights]:

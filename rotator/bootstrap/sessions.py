@@ -9,7 +9,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,6 +18,7 @@ from rotator.adapters.vault.session import VaultSession
 from rotator.adapters.vault.transport import Endpoint
 from rotator.bootstrap.cluster import access
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.foreseen import Alert, AlertPolicy, login_alerts, true_at
 from rotator.core.model import SubjectName
 from rotator.errors import ConfigError
@@ -71,13 +72,19 @@ class Sessions:
         """Return every open session."""
         return tuple(session for _, session in self._open.values())
 
-    def alerts(self, policy: AlertPolicy, now: datetime) -> Iterator[Alert]:
-        """Yield what the logins raise at *now*, by issuer."""
+    def alerts(
+        self,
+        policy: AlertPolicy,
+        now: datetime,
+        begun_before: Callable[[AlertKind, SubjectName], datetime | None] = lambda _kind, _issuer: None,
+    ) -> Iterator[Alert]:
+        """Yield what the logins raise at *now*, by issuer; *begun_before* knows what a process before has raised."""
         for name, (_, session) in tuple(self._open.items()):
             if session.is_logged_in:
                 self._missing.pop(name, None)
             else:
-                self._missing.setdefault(name, now)
+                told = begun_before(AlertKind.LOGIN_LOST, SubjectName(name))
+                self._missing.setdefault(name, now if told is None else told - policy.overdue_after)
             foreseen = login_alerts(
                 SubjectName(name),
                 policy,

@@ -36,6 +36,12 @@ class AlertKind(StrEnum):
     RECORDS_SPOOLED = "records_spooled"
     LOGIN_ENDING = "login_ending"
     LOGIN_LOST = "login_lost"
+    ISSUER_ENDING = "issuer_ending"
+    WATCHED_ENDING = "watched_ending"
+    WATCHED_EXPIRED = "watched_expired"
+    WATCHED_UNREACHABLE = "watched_unreachable"
+    RECEIVER_FAILING = "receiver_failing"
+    SWEEP_SILENT = "sweep_silent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,5 +146,35 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "There is no login at an issuer.",
         "critical: at the token's end; for a first login after `overdue_after`",
         "vault-denied",
+    ),
+    AlertKind.ISSUER_ENDING: _means(
+        "A corporate issuer, or a certificate above it, comes near its end, and with it the signing of CAs.",
+        "warning: `expiry_ratio_warning` of its life, or a `ca.lifetime` before it cannot sign a whole one any more; "
+        "critical: when it cannot, `expiry_ratio_critical` or `expires_within_critical`",
+        "issuer-ending",
+    ),
+    AlertKind.WATCHED_ENDING: _means(
+        "Most of the life of a watched certificate, which rotator does not manage, is used up.",
+        "warning: `expiry_ratio_warning`; critical: `expiry_ratio_critical` or `expires_within_critical`; "
+        "each may be set for one entry of `watch`",
+        "watched-ending",
+    ),
+    AlertKind.WATCHED_EXPIRED: _means(
+        "A watched certificate, or one above it, has ended.", "critical: at its end", "watched-ending"
+    ),
+    AlertKind.WATCHED_UNREACHABLE: _means(
+        "A watched certificate was not seen for a while: no answer, no right, or nothing there.",
+        "warning: `watch.*.unreachable_after`",
+        "watched-unreachable",
+    ),
+    AlertKind.RECEIVER_FAILING: _means(
+        "A receiver of alerts does not take what it should be told; the others are told so.",
+        "warning: after 2 minutes; critical: after 15",
+        "receiver-failing",
+    ),
+    AlertKind.SWEEP_SILENT: _means(
+        "Nothing was looked at for a while, so nothing is renewed.",
+        "critical: 10 x `timing.sweep_every`, at least 2 minutes",
+        "sweep-silent",
     ),
 }

@@ -42,6 +42,7 @@ class EventType(StrEnum):
     MISSED = "missed"
     ALERT_RAISED = "alert_raised"
     ALERT_CLEARED = "alert_cleared"
+    NOTIFIED = "notified"
     EXCEPTION_OPENED = "exception_opened"
     EXCEPTION_CLOSED = "exception_closed"
     CONFIG_LOADED = "config_loaded"

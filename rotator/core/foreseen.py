@@ -27,6 +27,12 @@ from rotator.core.window import LeafPolicy, Window
 CHECKPOINTS_MISSED_WARNING = 3
 """One may be late because the disk was, two because the machine was; three in a row are no accident."""
 CHECKPOINTS_MISSED_CRITICAL = 10
+RECEIVER_FAILS_WARNING = timedelta(minutes=2)
+"""A restart of what is told takes less."""
+RECEIVER_FAILS_CRITICAL = timedelta(minutes=15)
+SWEEPS_MISSED = 10
+SWEEP_SILENT_AT_LEAST = timedelta(minutes=2)
+"""Shorter than that is a slow machine or an issuer that does not answer."""
 NEAR_PART = 10
 """The safety line is near within this part (1/n) of the whole life before it; it leaves as much behind it."""
 NAMES_SHOWN = 10
@@ -392,6 +398,94 @@ def login_alerts(
         _warning(AlertKind.LOGIN_ENDING, issuer, not_after - life * (1 - policy.used_ratio_warning), says),
         _critical(AlertKind.LOGIN_ENDING, issuer, not_after - life * (1 - policy.used_ratio_critical), says),
         _critical(AlertKind.LOGIN_LOST, issuer, not_after, gone),
+    )
+
+
+def receiver_alerts(receiver: SubjectName, failing_since: datetime) -> tuple[Alert, ...]:
+    """Return what the receiver of alerts *receiver* raises that takes nothing since *failing_since*."""
+    says = f"{receiver} takes no alerts since {_at(failing_since)}: see that it answers and still lets rotator in"
+    kind = AlertKind.RECEIVER_FAILING
+    return (
+        _warning(kind, receiver, failing_since + RECEIVER_FAILS_WARNING, says),
+        _critical(kind, receiver, failing_since + RECEIVER_FAILS_CRITICAL, says),
+    )
+
+
+SWEEP = SubjectName("rotator")
+
+
+def sweep_alerts(swept_at: datetime, every: timedelta) -> tuple[Alert, ...]:
+    """Return what a daemon raises that swept last at *swept_at* (or began to run) and should *every*."""
+    says = f"nothing was looked at since {_at(swept_at)}: see what the daemon's log says, and restart it if it hangs"
+    return (
+        _critical(AlertKind.SWEEP_SILENT, SWEEP, swept_at + max(SWEEPS_MISSED * every, SWEEP_SILENT_AT_LEAST), says),
+    )
+
+
+# --- what rotator does not manage -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedStanding:
+    """What alerts need to know of one watched certificate as last seen."""
+
+    name: SubjectName
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    """Of the chain: its earliest end. None if it was never seen."""
+    ends_first: str = ""
+    """Which certificate of the chain that is, if it is not the first."""
+    missing_since: datetime | None = None
+    """Since when it was not seen; None if the last look saw it."""
+    problem: str = ""
+    """Why it was not seen."""
+    unreachable_after: timedelta = timedelta(minutes=15)
+    signs_for: timedelta | None = None
+    """For an issuer of rotator's CAs: the longest life of a CA that it has to sign."""
+
+
+def watched_alerts(seen: WatchedStanding, policy: AlertPolicy) -> tuple[Alert, ...]:
+    """Return what *seen* raises, now and later, if nothing changes."""
+    name, found = seen.name, list[Alert]()
+    if seen.missing_since is not None:
+        why = f" ({seen.problem})" if seen.problem else ""
+        says = f"{name} was not seen since {_at(seen.missing_since)}{why}: see that it is there and rotator may read it"
+        found.append(_warning(AlertKind.WATCHED_UNREACHABLE, name, seen.missing_since + seen.unreachable_after, says))
+    if seen.not_before is None or seen.not_after is None:
+        return tuple(found)
+    begins, ends = seen.not_before, seen.not_after
+    by = f" (its chain's {seen.ends_first})" if seen.ends_first else ""
+    used = begins + (ends - begins) * policy.used_ratio_warning
+    if seen.signs_for is not None:
+        return (*found, *_issuer_alerts(seen, f"{name}{by}", used, ends, policy))
+    act = "see that whoever manages it renews it"
+    kind = AlertKind.WATCHED_ENDING
+    says = f"{name}{by} ends at {_at(ends)}, with {policy.used_ratio_warning:.0%} of its life used: {act}"
+    found += [
+        _warning(kind, name, used, says),
+        _critical(
+            kind,
+            name,
+            _critical_from(begins, ends, policy),
+            f"{name}{by} ends at {_at(ends)}, with little of its life left: {act}",
+        ),
+        _critical(AlertKind.WATCHED_EXPIRED, name, ends, f"{name}{by} ended at {_at(ends)}: {act}"),
+    ]
+    return tuple(found)
+
+
+def _issuer_alerts(
+    seen: WatchedStanding, who: str, used: datetime, ends: datetime, policy: AlertPolicy
+) -> tuple[Alert, ...]:
+    """Return what the end of an issuer raises: it is over for rotator a CA's lifetime before its own end (law 4)."""
+    kind, name, life = AlertKind.ISSUER_ENDING, seen.name, seen.signs_for or timedelta()
+    begins, last = seen.not_before or ends, ends - life
+    act = "have the corporate PKI renew it, and name the new issuer in the configuration"
+    says = f"{who} ends at {_at(ends)} and can sign rotator's CAs until {_at(last)}: {act}"
+    over = f"{who} ends at {_at(ends)}, so it cannot sign a whole CA since {_at(last)}: {act}"
+    return (
+        _warning(kind, name, min(used, last - life), says),
+        _critical(kind, name, min(last, _critical_from(begins, ends, policy)), over if last < ends else says),
     )
 
 

@@ -14,10 +14,11 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import EventType, Trigger
 from rotator.core.foreseen import AlertPolicy
 from rotator.core.model import SubjectName, TrustDomainName
@@ -109,11 +110,13 @@ class Engine:
             rolls=self.rolls,
             domains=self.domains,
             limits=limits,
+            begun_before=self._begun_before,
         )
         self.alerting = Alerting(
             recorder=self.recorder,
             notifiers=notifiers,
             sources=[lambda now: self.fleet_alerts.true_now(self.fleet, now)],
+            has_seen=self._has_seen,
         )
         self._loading = threading.Lock()
         self._started = False
@@ -146,6 +149,7 @@ class Engine:
     def stop(self, timeout: timedelta) -> bool:
         """Finish the steps under way and start no more; return whether they ended in time."""
         ended = self.pool.stop(timeout)
+        self.alerting.stop()
         if self._wave is not None:
             self._wave.shutdown(wait=ended, cancel_futures=True)
         return ended
@@ -171,6 +175,19 @@ class Engine:
             self.recorder.write((), [beat])
         except RotatorError as error:
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+
+    def _begun_before(self, kind: AlertKind, subject: SubjectName) -> datetime | None:
+        return self.alerting.begun_before(kind, subject)
+
+    def _has_seen(self, subject: SubjectName) -> bool:
+        """Return whether *subject* has been looked at since the start, or is none of this fleet's."""
+        fleet = self.fleet
+        if subject in fleet.certificates:
+            return self.leaves.view(subject) is not None
+        if subject in fleet.workloads:
+            return self.pool.look(fleet.workloads[subject].id)[0] is not None
+        domain = TrustDomainName(subject)
+        return domain not in fleet.domains or self.domains.get(domain) is not None
 
     # --- visits -----------------------------------------------------------------------------------------------------
 

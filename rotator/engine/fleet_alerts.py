@@ -6,16 +6,17 @@ Rules that must stay true here:
 - Read only, from the last look: nothing here makes a call that leaves the process, but for the size of the spool.
 - Cheap for ten thousand certificates: what a view foresees is worked out once and holds until the view is replaced; a
   view whose renewal has not opened foresees nothing at all.
-- What was never seen raises nothing. From when on a consumer has not shown its certificate is known only as far back
-  as this process reaches.
+- What was never seen raises nothing. From when on a consumer has not shown its certificate is known as far back as
+  this process reaches, or since a process before has raised it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.foreseen import (
     Alert,
     AlertPolicy,
@@ -66,8 +67,10 @@ class FleetAlerts:
         rolls: RollReconciler,
         domains: Domains,
         limits: Limits,
+        begun_before: Callable[[AlertKind, SubjectName], datetime | None] = lambda _kind, _subject: None,
     ) -> None:
         self.policy = policy
+        self._begun_before = begun_before
         self._recorder = recorder
         self._memory = recorder.memory
         self._leaves = leaves
@@ -125,8 +128,18 @@ class FleetAlerts:
             if window is not None and not view.look.alert and view.at <= now < window.opens:
                 return _Known(view, target, (), (), since=view.at, until=window.opens)
         else:
-            self._unproven.setdefault(target.name, view.at)
+            self._unproven.setdefault(target.name, self._first_unproven(target, view.at))
         return self._work_out(target, view, now)
+
+    def _first_unproven(self, target: CertificateTarget, now: datetime) -> datetime:
+        """Return from when on *target* is unproven: from *now*, unless a process before has told of it."""
+        budget = target.policy.budget
+        waits = {
+            AlertKind.UNPROVEN: budget.publish + budget.drain + budget.proof,
+            AlertKind.NOTHING_PUBLISHED: self.policy.overdue_after,
+        }
+        told = ((self._begun_before(kind, target.name), wait) for kind, wait in waits.items())
+        return min((since - wait for since, wait in told if since is not None), default=now)
 
     def _work_out(self, target: CertificateTarget, view: CertificateView, now: datetime) -> _Known:
         """Return what *view* foresees and what of it is true at *now*."""
@@ -207,7 +220,9 @@ class FleetAlerts:
         """Return the members that have not run for longer than a start may take."""
         members = self._rolls.known_members(target.name)
         down = self._down.get(target.name, {})
-        down = {each.name: down.get(each.name, now) for each in members if not each.running}
+        told = self._begun_before(AlertKind.MEMBER_FAILED, target.name)
+        first = now if told is None else min(now, told - target.ready_within - timedelta(seconds=1))
+        down = {each.name: down.get(each.name, first) for each in members if not each.running}
         self._down[target.name] = down
         return frozenset(name for name, since in down.items() if now - since > target.ready_within)
 

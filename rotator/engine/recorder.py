@@ -23,7 +23,7 @@ from rotator.core.event import CertificateFacts, Corroboration, Event, EventType
 from rotator.core.model import Authority, Leaf
 from rotator.engine.memory import Memory, Row
 from rotator.errors import InvariantBroken, JournalError
-from rotator.ports import Clock, Journal, Lease, Rotation, Sighting, Transaction
+from rotator.ports import Clock, Journal, Lease, Rotation, Sighting, StandingAlert, Transaction
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
@@ -99,6 +99,21 @@ class Recorder:
             raise
         self.memory.apply(rows)
         return True
+
+    def noted(self, events: Sequence[Event], kept: Sequence[StandingAlert], gone: Sequence[StandingAlert]) -> None:
+        """Commit *events* and what people know of alerts, together. Raises `JournalError` if it cannot."""
+        self.fence()
+        try:
+            with self.journal.transaction() as transaction:
+                for event in events:
+                    transaction.append(event)
+                for each in kept:
+                    transaction.save(each)
+                for each in gone:
+                    transaction.forget(each)
+        except BaseException:
+            self._in_doubt.set()
+            raise
 
     @contextlib.contextmanager
     def amending(self, rotation: Rotation) -> Iterator[Rotation]:

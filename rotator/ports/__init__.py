@@ -36,12 +36,14 @@ from rotator.ports.journal import (
     RotationState,
     Sighting,
     Sightings,
+    StandingAlert,
+    StandingAlerts,
     Transaction,
 )
 from rotator.ports.lease import Lease
 from rotator.ports.ledger import CheckpointSigner, Ledger
 from rotator.ports.mesh import Adoption, Mesh, MeshView
-from rotator.ports.notifying import Notice, Notifier
+from rotator.ports.notifying import Message, Notice, Notifier, Receiver
 from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
 from rotator.ports.time import Clock
 from rotator.ports.workloads import Drainer, Workloads
@@ -71,6 +73,7 @@ __all__ = [
     "Ledger",
     "Mesh",
     "MeshView",
+    "Message",
     "Notice",
     "Notifier",
     "ParentRevocation",
@@ -78,6 +81,7 @@ __all__ = [
     "PreparedAuthority",
     "Probe",
     "Readable",
+    "Receiver",
     "Request",
     "RequestBoard",
     "RequestState",
@@ -89,6 +93,8 @@ __all__ = [
     "Sightings",
     "SignedAuthority",
     "Stamp",
+    "StandingAlert",
+    "StandingAlerts",
     "Transaction",
     "Workloads",
 ]

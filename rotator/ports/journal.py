@@ -12,11 +12,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import Commitment, Event, Trigger
 from rotator.core.model import (
     IntentKind,
     IssuerId,
     Serial,
+    Severity,
     SubjectKind,
     SubjectName,
     TrustDomainName,
@@ -124,19 +126,40 @@ class Sighting:
     seen_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingAlert:
+    """One alert as it was last raised or cleared, until everybody who is to be told has been."""
+
+    key: str
+    """``subject/kind``."""
+    kind: AlertKind
+    subject: SubjectName
+    severity: Severity
+    since: datetime
+    """From when on it was true."""
+    summary: str
+    raised: bool
+    at: datetime
+    """When it was raised, or cleared."""
+    record_id: str
+    """Of the evidence record of its raise."""
+    told: frozenset[str] = frozenset()
+    """Receivers that know it as it stands here."""
+
+
 class Transaction(Protocol):
     """Journal rows and ledger entries that become true together, or not at all."""
 
-    def save(self, row: Rotation | Issuance | Hold | Sighting | Request) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id)."""
+    def save(self, row: Rotation | Issuance | Hold | Sighting | Request | StandingAlert) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id, key)."""
         ...
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
         ...
 
-    def forget(self, sighting: Sighting) -> None:
-        """Remove the sighting of one party."""
+    def forget(self, row: Sighting | StandingAlert) -> None:
+        """Remove the sighting of one party, or one alert."""
         ...
 
     def append(self, event: Event) -> int:
@@ -160,7 +183,15 @@ class Sightings(Protocol):
         ...
 
 
-class Journal(Sightings, Protocol):
+class StandingAlerts(Protocol):
+    """The memory of what people were told."""
+
+    def standing_alerts(self) -> tuple[StandingAlert, ...]:
+        """Return every alert that is raised, or whose end somebody does not know yet, by key."""
+        ...
+
+
+class Journal(Sightings, StandingAlerts, Protocol):
     """The memory of intents. Raises `JournalError` when it cannot be read or written."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:

@@ -26,6 +26,7 @@ from rotator.redaction import names_secret
 from rotator.settings.document import Document, Place
 from rotator.settings.mesh_checks import check_meshes
 from rotator.settings.model import Settings
+from rotator.settings.notify_checks import check_notify
 from rotator.settings.policies import authority_policy, leaf_policy
 from rotator.settings.trust import CertificateSettings
 from rotator.settings.values import spiffe_trust_domain
@@ -50,11 +51,6 @@ def _not_built(settings: Settings, document: Document) -> None:
                     ("workloads", name, key),
                     f"found a {key}, which {_CLUSTER}; allowed processes; do remove it until then",
                 )
-    if settings.alerts.notify:
-        says = (
-            "found receivers, which come with the notifiers; allowed []; do read alerts from log and status until then"
-        )
-        document.refuse(("alerts", "notify"), says)
 
 
 def _authorities(settings: Settings, document: Document) -> None:
@@ -440,4 +436,5 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _calendar,
     _approval,
     _thresholds,
+    check_notify,
 )

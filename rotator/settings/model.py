@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from rotator.settings.approval import Approval
 from rotator.settings.cluster import Cluster
 from rotator.settings.issuers import IssuerSettings
 from rotator.settings.keys import Keys
+from rotator.settings.notifying import Links, NotifyReceiver
 from rotator.settings.trust import CertificateSettings, TrustDomain
 from rotator.settings.values import (
     AbsolutePath,
@@ -167,8 +168,10 @@ class Alerts(Keys):
     """How long a renewal may be overdue before the warning."""
     expires_within_critical: Duration = timedelta()
     """Remaining life that is critical whatever its share; 0s: only the shares count."""
-    notify: tuple[Any, ...] = ()
-    """Where alerts are sent beside log and status."""
+    links: Links = Links()
+    """Addresses that stand in notices."""
+    notify: tuple[NotifyReceiver, ...] = ()
+    """Who is told beside log and status."""
 
 
 class Settings(Keys):

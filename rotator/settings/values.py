@@ -120,7 +120,8 @@ def _secret_file(value: object) -> Path:
     return _path(value)
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Return whether *host* is a name or address of this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -146,9 +147,20 @@ def _http_url(value: object) -> str:
     parts = _split(text, allowed)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or " " in text:
         raise refused(allowed, "write the whole address")
-    if parts.scheme == "http" and not _is_this_machine(parts.hostname):
+    if parts.scheme == "http" and not is_this_machine(parts.hostname):
         raise refused(allowed, "use https: what is said there decides who is trusted")
     return text.rstrip("/")
+
+
+def _web_url(value: object) -> str:
+    allowed = "https://HOST[:PORT][/PATH] or http://HOST[:PORT][/PATH]"
+    text = _text(value, allowed, "write the whole address")
+    parts = _split(text, allowed)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or " " in text:
+        raise refused(allowed, "write the whole address")
+    if holds_secret(text):
+        raise refused(f"{allowed}, without a secret in it", "put the address into a file and name the file")
+    return text
 
 
 def _store_url(value: object) -> str:
@@ -305,6 +317,8 @@ AbsolutePath = Annotated[Path, BeforeValidator(_path), _PATH_SCHEMA]
 SecretFile = Annotated[Path, BeforeValidator(_secret_file), _PATH_SCHEMA]
 """The path of a file that holds a secret, never the secret."""
 HTTPURL = Annotated[str, BeforeValidator(_http_url), _schema(r"^https?://", "https://vault.example:8200")]
+WebURL = Annotated[str, BeforeValidator(_web_url), _schema(r"^https?://", "http://alertmanager.monitoring.svc:9093")]
+"""May be plain HTTP anywhere: no credentials go there, and nothing that comes back is trusted."""
 StoreURL = Annotated[
     str, BeforeValidator(_store_url), _schema(r"^(sqlite:////|postgresql\+psycopg://)", "sqlite:////var/lib/x.db")
 ]

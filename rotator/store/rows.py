@@ -14,9 +14,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.approval import Operation
 from rotator.core.event import Commitment, Trigger
-from rotator.core.model import IntentKind, IssuerId, Serial, SubjectKind, SubjectName, TrustDomainName
+from rotator.core.model import IntentKind, IssuerId, Serial, Severity, SubjectKind, SubjectName, TrustDomainName
 from rotator.ports import (
     Hold,
     Issuance,
@@ -27,6 +28,7 @@ from rotator.ports import (
     Rotation,
     RotationState,
     Sighting,
+    StandingAlert,
 )
 
 Row = sa.Row[Any]
@@ -214,4 +216,36 @@ def to_request(row: Row) -> Request:
         rotations=tuple(row.rotations.split()),
         outcome=row.outcome,
         kubernetes=row.kubernetes,
+    )
+
+
+def from_standing_alert(alert: StandingAlert) -> dict[str, object]:
+    """Return the columns of *alert*."""
+    return {
+        "key": alert.key,
+        "kind": alert.kind.value,
+        "subject": alert.subject,
+        "severity": alert.severity.value,
+        "since": from_moment(alert.since),
+        "summary": alert.summary,
+        "raised": alert.raised,
+        "at": from_moment(alert.at),
+        "record_id": alert.record_id,
+        "told": "\n".join(sorted(alert.told)),
+    }
+
+
+def to_standing_alert(row: Row) -> StandingAlert:
+    """Return the alert in *row*. Raises `ValueError` for a word that this version does not know."""
+    return StandingAlert(
+        key=row.key,
+        kind=AlertKind(row.kind),
+        subject=SubjectName(row.subject),
+        severity=Severity(row.severity),
+        since=to_moment(row.since),
+        summary=row.summary,
+        raised=bool(row.raised),
+        at=to_moment(row.at),
+        record_id=row.record_id,
+        told=frozenset(row.told.split("\n")) - {""},
     )

@@ -34,12 +34,13 @@ from rotator.ports import (
     Rotation,
     RotationState,
     Sighting,
+    StandingAlert,
 )
 from rotator.store import rows
 from rotator.store.commits import Batch, Commits
 from rotator.store.engine import open_engine, parse_url, reading, writing
 from rotator.store.salts import Salted, SaltStore, salted
-from rotator.store.tables import bring_up, holds, issuances, ledger, requests, rotations, sightings
+from rotator.store.tables import bring_up, holds, issuances, ledger, requests, rotations, sightings, standing_alerts
 
 # Built once: putting a statement together costs more than running it.
 _LAST_SEQ = sa.select(sa.func.max(ledger.c.seq))
@@ -91,6 +92,9 @@ class _Statements:
         self.request = upsert(requests.c.id)
         seen = (sightings.c.subject == sa.bindparam("subject"), sightings.c.party == sa.bindparam("party"))
         self.forget = _Statement(sightings.delete().where(*seen), dialect)
+        self.alert = upsert(standing_alerts.c.key)
+        over = standing_alerts.c.key == sa.bindparam("name")
+        self.forget_alert = _Statement(standing_alerts.delete().where(over), dialect)
         self.find = _Statement(sa.select(ledger.c.seq).where(ledger.c.id == sa.bindparam("name")), dialect)
         self.last = _Statement(_LAST, dialect)
         self.append = _Statement(ledger.insert(), dialect)
@@ -113,8 +117,8 @@ class SQLTransaction:
         """Return the number of the next record, None if this transaction did not need to know."""
         return self._next
 
-    def save(self, row: Rotation | Issuance | Hold | Sighting | Request) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id)."""
+    def save(self, row: Rotation | Issuance | Hold | Sighting | Request | StandingAlert) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id, key)."""
         match row:
             case Rotation():
                 self._execute(self._statements.rotation, rows.from_rotation(row))
@@ -126,14 +130,20 @@ class SQLTransaction:
                 self._execute(self._statements.sighting, rows.from_sighting(row))
             case Request():
                 self._execute(self._statements.request, rows.from_request(row))
+            case StandingAlert():
+                self._execute(self._statements.alert, rows.from_standing_alert(row))
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
         self._execute(self._statements.release, {"name": subject})
 
-    def forget(self, sighting: Sighting) -> None:
-        """Remove the sighting of one party."""
-        self._execute(self._statements.forget, {"subject": sighting.subject, "party": sighting.party})
+    def forget(self, row: Sighting | StandingAlert) -> None:
+        """Remove the sighting of one party, or one alert."""
+        match row:
+            case Sighting():
+                self._execute(self._statements.forget, {"subject": row.subject, "party": row.party})
+            case StandingAlert():
+                self._execute(self._statements.forget_alert, {"name": row.key})
 
     def append(self, event: Event) -> int:
         """
@@ -258,6 +268,12 @@ class SQLStore:
         query = sa.select(sightings).order_by(sightings.c.subject, sightings.c.party)
         with reading(self._engine, "read sightings") as connection:
             return tuple(rows.to_sighting(row) for row in connection.execute(query))
+
+    def standing_alerts(self) -> tuple[StandingAlert, ...]:
+        """Return every alert that is raised, or whose end somebody does not know yet, by key."""
+        query = sa.select(standing_alerts).order_by(standing_alerts.c.key)
+        with reading(self._engine, "read alerts") as connection, _readable("an alert"):
+            return tuple(rows.to_standing_alert(row) for row in connection.execute(query))
 
     def last_generation(self, trust_domain: TrustDomainName) -> int:
         """Return the highest generation number ever used for *trust_domain*, 0 for none."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rotator.errors import ConfigError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # SQLite gives row numbers to "INTEGER PRIMARY KEY" alone.
 _Ordinal = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -116,6 +116,22 @@ requests = sa.Table(
     sqlite_autoincrement=True,
 )
 
+standing_alerts = sa.Table(
+    "standing_alerts",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Column("summary", sa.Text, nullable=False),
+    sa.Column("raised", sa.Boolean, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("record_id", sa.Text, nullable=False),
+    # Names of receivers, one a line.
+    sa.Column("told", sa.Text, nullable=False),
+)
+
 ledger = sa.Table(
     "ledger",
     metadata,
@@ -176,6 +192,7 @@ MIGRATIONS: dict[int, tuple[str | sa.Table, ...]] = {
         "ALTER TABLE rotations ADD COLUMN kubernetes TEXT",
         requests,
     ),
+    4: (standing_alerts,),
 }
 """Statements, and tables to make, that lead from the version before to the one named; version 1 is made whole."""
 

@@ -18,6 +18,7 @@ from rotator.core.foreseen import (
     AlertPolicy,
     CertificateStanding,
     DomainStanding,
+    WatchedStanding,
     WorkloadStanding,
     certificate_alerts,
     changes,
@@ -25,8 +26,11 @@ from rotator.core.foreseen import (
     domain_alerts,
     login_alerts,
     next_change,
+    receiver_alerts,
     spool_alerts,
+    sweep_alerts,
     true_at,
+    watched_alerts,
     workload_alerts,
 )
 from rotator.core.model import AuthorityIntent, AuthoritySeen, Generation, Severity, SubjectName
@@ -69,6 +73,8 @@ def login(not_after: datetime | None, *, missing_since: datetime | None = None) 
 
 
 LATE_ROLL = WorkloadStanding(name=NAME, waiting_on=("w1",), why="to finish their work", held=True, deadline=NOW, at=NOW)
+FOREIGN = WatchedStanding(name=NAME, not_before=NOW, not_after=NOW + 100 * HOUR)
+SIGNER = replace(FOREIGN, signs_for=HOUR)
 HELD = standing(DEADLINE, LAGGING, intent())
 
 ROWS: list[tuple[str, tuple[Alert, ...], AlertKind, Severity, datetime]] = [
@@ -168,6 +174,35 @@ ROWS: list[tuple[str, tuple[Alert, ...], AlertKind, Severity, datetime]] = [
     ("login near its end", login(NOW + HOUR), AlertKind.LOGIN_ENDING, WARNING, NOW + 48 * MINUTE),
     ("login at its end", login(NOW + HOUR), AlertKind.LOGIN_ENDING, CRITICAL, NOW + 57 * MINUTE),
     ("login ended", login(NOW + HOUR), AlertKind.LOGIN_LOST, CRITICAL, NOW + HOUR),
+    ("receiver away", receiver_alerts(ISSUER, NOW), AlertKind.RECEIVER_FAILING, WARNING, NOW + 2 * MINUTE),
+    ("receiver long away", receiver_alerts(ISSUER, NOW), AlertKind.RECEIVER_FAILING, CRITICAL, NOW + 15 * MINUTE),
+    ("no sweep", sweep_alerts(NOW, MINUTE), AlertKind.SWEEP_SILENT, CRITICAL, NOW + 10 * MINUTE),
+    ("no sweep, often swept", sweep_alerts(NOW, SECOND), AlertKind.SWEEP_SILENT, CRITICAL, NOW + 2 * MINUTE),
+    ("watched used", watched_alerts(FOREIGN, TELL), AlertKind.WATCHED_ENDING, WARNING, NOW + 80 * HOUR),
+    ("watched mostly used", watched_alerts(FOREIGN, TELL), AlertKind.WATCHED_ENDING, CRITICAL, NOW + 95 * HOUR),
+    ("watched ended", watched_alerts(FOREIGN, TELL), AlertKind.WATCHED_EXPIRED, CRITICAL, NOW + 100 * HOUR),
+    (
+        "watched, not seen",
+        watched_alerts(replace(FOREIGN, missing_since=NOW), TELL),
+        AlertKind.WATCHED_UNREACHABLE,
+        WARNING,
+        NOW + 15 * MINUTE,
+    ),
+    ("issuer used", watched_alerts(SIGNER, TELL), AlertKind.ISSUER_ENDING, WARNING, NOW + 80 * HOUR),
+    (
+        "issuer soon too short for a CA",
+        watched_alerts(replace(SIGNER, signs_for=20 * HOUR), TELL),
+        AlertKind.ISSUER_ENDING,
+        WARNING,
+        NOW + 60 * HOUR,
+    ),
+    (
+        "issuer too short for a CA",
+        watched_alerts(replace(SIGNER, signs_for=20 * HOUR), TELL),
+        AlertKind.ISSUER_ENDING,
+        CRITICAL,
+        NOW + 80 * HOUR,
+    ),
     ("no first login", login(None, missing_since=NOW), AlertKind.LOGIN_LOST, CRITICAL, NOW + 10 * MINUTE),
 ]
 
@@ -184,7 +219,7 @@ def test_each_threshold_is_kept_to_the_second(
     assert severity not in severities(since - SECOND)
     assert [severity] == severities(since)
     named = next(each for each in true_at(foreseen, since) if each.kind is kind)
-    assert str(named.subject) in named.summary or named.subject == "ledger"
+    assert str(named.subject) in named.summary or named.subject in {"ledger", "rotator"}
     assert f"{named.subject}/{kind.value}" == named.key
 
 

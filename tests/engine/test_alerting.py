@@ -290,15 +290,45 @@ def test_a_restart_tells_again_and_records_once(world: World, told: Told) -> Non
     assert [("alert_raised", "warning"), ("alert_cleared", "ok")] == recorded(world, kind, MESH)
 
 
-def test_what_ended_during_a_restart_is_absent(world: World, told: Told) -> None:
-    """A new process tells nobody of what is no longer true."""
+def test_what_ended_during_a_restart_is_cleared_and_recorded(world: World, told: Told) -> None:
+    """A new process ends what one before it has raised, once it has seen that it is over."""
     hold_up(world)
     world.consumers[SERVICE].lag = timedelta()
     world.consumers[SERVICE].settle()
-    told.notices.clear()
     world.restart()
-    world.run(until=world.settled, span=HOURS)
-    assert [] == told.of(HELD)
+    world.run(until=is_clear(world, HELD), span=HOURS)
+    assert [(True, Severity.WARNING), (True, Severity.WARNING), (False, Severity.WARNING)] == told.of(HELD)
+    kind = AlertKind.TRUST_DEADLINE
+    assert [("alert_raised", "warning"), ("alert_cleared", "ok")] == recorded(world, kind, MESH)
+    assert () == world.store.standing_alerts()
+
+
+def test_a_restart_does_not_begin_anew_what_only_the_process_before_saw_begin(world: World, told: Told) -> None:
+    """A consumer that shows nothing was told of; the next process goes on with that, and ends it when it is over."""
+    world.consumers[SERVICE].alive = False
+    key = f"{SERVICE}/{AlertKind.UNPROVEN}"
+    world.run(until=is_raised(world, key), span=HOURS)
+    since = next(each.since for each in world.engine.alerting.raised() if each.key == key)
+    world.restart()
+    world.run(span=2 * MINUTES)
+    assert [("alert_raised", "warning")] == recorded(world, AlertKind.UNPROVEN, SERVICE)
+    assert since == next(each.since for each in world.engine.alerting.raised() if each.key == key)
+    world.consumers[SERVICE].alive = True
+    world.run(until=is_clear(world, key), span=HOURS)
+    assert [True, True, False] == [raised for raised, _ in told.of(key)]
+
+
+def test_what_cannot_be_looked_at_after_a_restart_stays_raised(world: World) -> None:
+    """Not seen is not over: while the signer is away nothing is known of the rotation that was held."""
+    hold_up(world)
+    world.restart()
+
+    def away(_call: str) -> None:
+        raise Unavailable("no answer")
+
+    world.faults.before = away
+    world.run(span=3 * MINUTES, tick=10 * SECONDS)
+    assert is_raised(world, HELD)()
 
 
 def test_other_thresholds_take_hold_at_the_next_look(world: World, told: Told) -> None:

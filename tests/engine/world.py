@@ -118,6 +118,7 @@ class FaultyJournal:
         self.holds = inner.holds
         self.last_generation = inner.last_generation
         self.sightings = inner.sightings
+        self.standing_alerts = inner.standing_alerts
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:

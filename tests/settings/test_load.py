@@ -474,13 +474,6 @@ CROSS = {
         ("limits: {threads: 4}", "approval: {rules: [{name: n, operations: []}]}"),
         ("7: approval.rules[0].operations: found nothing; allowed at least one; do name it, or leave the key out"),
     ),
-    "a receiver": (
-        ("limits: {threads: 4}", "alerts: {notify: [x]}"),
-        (
-            "7: alerts.notify: found receivers, which come with the notifiers; allowed []; do read alerts from log and "
-            "status until then"
-        ),
-    ),
     "thresholds the wrong way round": (
         ("limits: {threads: 4}", "alerts: {expiry_ratio_warning: 96%}"),
         "7: alerts.expiry_ratio_warning: found 0.96; allowed less than expiry_ratio_critical 0.95; do lower it",

@@ -385,6 +385,7 @@ def test_a_store_of_the_first_schema_is_led_on(url: str, open_store: OpenStore) 
         for column in ("may_interrupt", "approved_by", "kubernetes"):
             connection.exec_driver_sql(f"ALTER TABLE rotations DROP COLUMN {column}")
         connection.exec_driver_sql("DROP TABLE requests")
+        connection.exec_driver_sql("DROP TABLE standing_alerts")
         connection.execute(schema_version.update().values(version=1))
     led_on = open_store(url)
     assert ((rotation(1),), ()) == (led_on.rotations(), led_on.sightings())

@@ -1,5 +1,5 @@
 """
-Telling people.
+Telling people by the daemon's own log.
 
 Rules that must stay true here:
 
