@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rotator.adapters.kubernetes import people
 from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.notify.events import event_rights
@@ -76,6 +77,11 @@ def rights_objects(
         *role_objects(rights, account, name=owner, cluster_name=owner),
         *confinement(rights.confined, account, name=owner),
         *_mesh_policies(settings, account, owner, lent or {}),
+        *(
+            ()
+            if settings.cluster is None
+            else (*people.naming_policy(account), *people.roles_of_people(account.namespace))
+        ),
     )
 
 
@@ -96,6 +102,7 @@ def _own(settings: Settings) -> Iterator[Rights]:
     if settings.cluster is None:
         return
     home = settings.cluster.namespace
+    yield people.own_rights(home)
     yield Rights(
         cluster=(
             # Who asks over HTTP, and whether they may.

@@ -35,6 +35,9 @@ HERE = Path(__file__).resolve().parent
 BIN = HERE / "bin"
 CRDS = HERE / "crds"
 
+PEOPLE = ("alice", "bob", "carol", "mallory")
+"""Users whom the server knows by a token and who may do nothing until a test grants it."""
+
 _ANSWERS_WITHIN = 20
 """Seconds for one administrative call."""
 
@@ -58,6 +61,7 @@ class Cluster:
         self.directory = directory
         self.port = free_port()
         self._token = secrets.token_urlsafe(32)
+        self._people = {name: secrets.token_urlsafe(32) for name in PEOPLE}
         etcd_port, peer_port = free_port(), free_port()
         etcd, peer = f"http://{LOOPBACK}:{etcd_port}", f"http://{LOOPBACK}:{peer_port}"
         self.etcd = ServerProcess(
@@ -170,7 +174,9 @@ class Cluster:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             ),
         )
-        write_private(self.directory / "tokens.csv", f'{self._token},admin,admin,"system:masters"\n'.encode())
+        tokens = f'{self._token},admin,admin,"system:masters"\n'
+        tokens += "".join(f"{token},{name},{name}\n" for name, token in self._people.items())
+        write_private(self.directory / "tokens.csv", tokens.encode())
         # Metadata alone: bodies would put every Secret into the log.
         policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
         (self.directory / "audit-policy.yaml").write_text(yaml.safe_dump(policy))
@@ -245,13 +251,13 @@ class Cluster:
             self.apply(document)
         paths = [f"/apis/kuma.io/v1alpha1/{document['spec']['names']['plural']}" for document in documents]
         wait_until(
-            lambda: all(self._is_served(path) for path in paths),
+            lambda: all(self.serves(path) for path in paths),
             within=timedelta(seconds=60),
             what="the kinds of Kuma to be served",
             every=timedelta(milliseconds=100),
         )
 
-    def _is_served(self, path: str) -> bool:
+    def serves(self, path: str) -> bool:
         """Return whether the collection at *path* can be listed: after it is known its cache has yet to fill."""
         try:
             self.call("GET", path)
@@ -277,6 +283,10 @@ class Cluster:
         made = self.call("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", request)
         token: str = made["status"]["token"]
         return token
+
+    def person(self, name: str) -> str:
+        """Return the token of the user *name*, one of `PEOPLE`."""
+        return self._people[name]
 
     def kubeconfig_for(self, token: str, namespace: str, file: Path) -> Path:
         """Write a kubeconfig that holds *token* into *file* and return it."""
