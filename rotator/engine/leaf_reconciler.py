@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -43,6 +43,7 @@ from rotator.engine.observe import Proof, leaf_proof, newest, observe_certificat
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.recovery import Recovery
 from rotator.engine.targets import CertificateTarget, Fleet
+from rotator.errors import AdapterError
 from rotator.ports import Issuance, IssuanceKind, IssuanceState, Rotation, RotationState
 from rotator.telemetry import LogEvent
 
@@ -54,6 +55,8 @@ POLL = timedelta(seconds=1)
 
 SOONEST_DRIFT_LOOK = timedelta(seconds=10)
 LATEST_DRIFT_LOOK = timedelta(minutes=10)
+_ANY_MOMENT = datetime(2020, 1, 1, tzinfo=UTC)
+"""From which intervals are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,11 +387,21 @@ class LeafReconciler:
             self._recovery.end(domain, order, rotation, published=True)
         # Once after each start, too: a crash may have fallen between the last record and the clearing.
         if behind or rotation is not None or target.name not in self._cleared:
-            self._cleared.add(target.name)
-            for store, held in zip(target.stores, seen.publications, strict=True):
-                if held is not None:
-                    store.forget(keep=frozenset({held.number}))
+            self._clear(target, seen)
         return proof
+
+    def _clear(self, target: CertificateTarget, seen: Observation) -> None:
+        """Remove older publications, now that the present one is proven; what cannot be removed stops no renewal."""
+        self._cleared.add(target.name)
+        for store, held in zip(target.stores, seen.publications, strict=True):
+            if held is None:
+                continue
+            self._recorder.fence()
+            try:
+                store.forget(keep=frozenset({held.number}))
+            except AdapterError as error:
+                self._cleared.discard(target.name)
+                log.warning(LogEvent.STEP_FAILED, subject=target.name, target=store.target, error=str(error))
 
     def _adopt(
         self,
@@ -473,11 +486,11 @@ def next_drift_look(target: CertificateTarget, now: datetime) -> datetime:
     A twentieth of the lifetime apart, within bounds, each certificate at its own moment of that interval, which hashing
     its identity chooses: ten thousand are spread evenly from the first interval on, after every restart alike (law 20).
     """
-    every = min(max(target.certificate.lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK).total_seconds()
+    every = min(max(target.certificate.lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK)
     drawn = int.from_bytes(hashlib.sha256(f"drift:{target.certificate.identity}".encode()).digest()[:8], "big")
-    phase = every * (drawn / 2**64)
-    passed = (now.timestamp() - phase) % every
-    return now + timedelta(seconds=every - passed)
+    # Durations are whole microseconds: a moment that has come is not found again.
+    phase = timedelta(microseconds=drawn % (every // timedelta(microseconds=1)))
+    return now + every - (now - _ANY_MOMENT - phase) % every
 
 
 def drift_of(was: Publication | None, held: Publication | None) -> str | None:

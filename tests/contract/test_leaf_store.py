@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from rotator.adapters.directory import DirectoryStore
+from rotator.adapters.kubernetes.secrets import SecretStore
+from rotator.clock import SystemClock
 from rotator.core.model import SubjectName
 from rotator.errors import Conflict, Rejected
 from rotator.pki.certificates import Material
 from rotator.ports import LeafStore, Stamp
 from tests.fakes.certificate_authority import EPOCH, FakeCA
 from tests.fakes.leaf_store import MemoryLeafStore
+from tests.fakes.objects import FakeObjects
 from tests.stack.cluster import Cluster
 from tests.stack.published import published_secret
 
@@ -25,13 +28,17 @@ HOUR = timedelta(hours=1)
 Opened = Callable[[Path], AbstractContextManager[LeafStore]]
 
 
-@pytest.fixture(scope="module", params=["directory", "memory", pytest.param("secret", marks=pytest.mark.stack)])
+@pytest.fixture(
+    scope="module", params=["directory", "memory", "fake-secret", pytest.param("secret", marks=pytest.mark.stack)]
+)
 def opened(request: pytest.FixtureRequest) -> Opened:
     """Give what opens one kind of place; its server, if it has one, starts before the first test."""
     if request.param == "directory":
         return lambda directory: nullcontext(DirectoryStore(directory / "tls"))
     if request.param == "memory":
         return lambda _: nullcontext(MemoryLeafStore())
+    if request.param == "fake-secret":
+        return lambda _: nullcontext(_fake_secret())
     cluster: Cluster = request.getfixturevalue("cluster")
 
     @contextmanager
@@ -40,6 +47,10 @@ def opened(request: pytest.FixtureRequest) -> Opened:
             yield place.store()
 
     return secret
+
+
+def _fake_secret() -> LeafStore:
+    return SecretStore(FakeObjects(), namespace="a", name="b", subject=SubjectName("worker"), clock=SystemClock())
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ class Place:
             seen = replace(seen, number=0, problem=f"it {foreign}, and is taken over", drift=None)
         else:
             # Without its number it still is the publication that it was; the next one must be higher.
-            seen = replace(seen, number=note.number or self._highest, drift=self._drift(metadata, note, seen))
+            seen = replace(seen, number=note.number or self._highest, drift=self._drift(whole, note, seen))
         seen = replace(
             seen,
             revision=revision,
@@ -197,13 +197,13 @@ class Place:
             return f"holds certificate {note.subject} of rotator, not {self._subject}"
         return None
 
-    def _drift(self, metadata: Mapping[str, Any], note: Note, seen: Publication) -> str | None:
+    def _drift(self, whole: JSON, note: Note, seen: Publication) -> str | None:
         """Return what somebody else changed beside the content, together with what the kind itself found."""
         found = [f"annotation {name} is missing or unreadable" for name in note.wrong]
         # Judged against the dress it was given: one that the configuration changed since is outdated, not edited.
         if note.dress in {None, self._dress.digest}:
-            found += [f"{name} is missing or changed" for name in undressed(metadata, self._dress)]
-        if metadata.get("immutable"):
+            found += [f"{name} is missing or changed" for name in undressed(whole["metadata"], self._dress)]
+        if whole.get("immutable"):
             found.append("it was made immutable")
         words = [each for each in (seen.drift, *found) if each]
         return "; ".join(words) or None
