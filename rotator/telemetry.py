@@ -33,6 +33,8 @@ class LogEvent(StrEnum):
     SETTINGS_REFUSED = "settings_refused"
     LEASE_ACQUIRED = "lease_acquired"
     LEASE_LOST = "lease_lost"
+    TERM_BEGUN = "term_begun"
+    LEASE_TROUBLE = "lease_trouble"
     STANDING_BY = "standing_by"
     SERVICE_FAILED = "service_failed"
     SWEEP_FINISHED = "sweep_finished"
@@ -89,6 +91,8 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.SETTINGS_REFUSED: "A changed configuration is wrong; the one before stays in force until it is mended.",
     LogEvent.LEASE_ACQUIRED: "This process alone may change the world now.",
     LogEvent.LEASE_LOST: "Another process may change the world now; this one writes nothing more.",
+    LogEvent.TERM_BEGUN: "The store refuses from now on what an earlier leader would still write.",
+    LogEvent.LEASE_TROUBLE: "The lease could not be renewed or given back; it is tried again until it has lapsed.",
     LogEvent.STANDING_BY: "Another replica, `leader`, may change the world; this one is ready to take over from it.",
     LogEvent.SERVICE_FAILED: "A part of the daemon did not start, stop or take new settings; the others go on.",
     LogEvent.SWEEP_FINISHED: "Every subject was looked at once.",

@@ -11,16 +11,21 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
+import socket
+import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from rotator.adapters.kubernetes.lease import KubernetesLease, LeaseTiming
 from rotator.adapters.notify.log import LogNotifier
+from rotator.bootstrap.cluster import access
 from rotator.bootstrap.fleet import build_fleet
 from rotator.bootstrap.sessions import Sessions
 from rotator.bootstrap.telling import build_tellers
 from rotator.clock import SystemClock
+from rotator.cluster.objects import ObjectAPI
 from rotator.core.event import Event
 from rotator.engine.engine import Engine
 from rotator.engine.limits import IssuanceLimit, Limits
@@ -54,12 +59,17 @@ class Wired:
     """The hash of the policy in force, in a cell that the store reads at each transaction."""
     stands_by: timedelta | None = None
     """How often a standby tries to take the lease; None: a daemon that does not get it ends."""
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """What else is closed with it."""
 
     def reload(self, settings: Settings) -> None:
         """Look after what *settings* say from now on. What needs a restart is refused as a whole."""
-        for key in ("environment", "store", "socket"):
+        for key in ("environment", "store", "socket", "stand_by"):
             if getattr(settings, key) != getattr(self.settings, key):
                 raise ConfigError(f"{key} cannot change while the daemon runs: restart it")
+        before, after = (each.cluster and each.cluster.lease for each in (self.settings, settings))
+        if before != after:
+            raise ConfigError("cluster.lease cannot change while the daemon runs: restart it")
         if settings.ledger.path != self.settings.ledger.path or settings.ledger.origin != self.settings.ledger.origin:
             raise ConfigError("ledger.path and ledger.origin cannot change while the daemon runs: restart it")
         fleet = build_fleet(settings, self.sessions, self.clock)
@@ -75,6 +85,7 @@ class Wired:
 
     def close(self) -> None:
         """Close everything, in reverse order."""
+        self.closing.close()
         self.sessions.close()
         self.store.close()
 
@@ -147,7 +158,9 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         policy = [policy_sha256(settings)]
         store = open_store(settings, policy)
         undo.callback(store.close)
-        lease = lease_for(str(settings.store))
+        closing = contextlib.ExitStack()
+        undo.callback(closing.close)
+        lease, stands_by = _lease(settings, clock, closing)
         signer = LocalSigner(settings.ledger.signing_key_file, settings.ledger.origin)
         sessions = Sessions(clock, settings.limits.threads, {})
         undo.callback(sessions.close)
@@ -179,4 +192,25 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         engine.alerting.use(build_tellers(settings, clock, may_tell=lease.held))
         log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
         undo.pop_all()
-    return Wired(settings, clock, store, lease, sessions, engine, log, signer, policy)
+    return Wired(settings, clock, store, lease, sessions, engine, log, signer, policy, stands_by, closing)
+
+
+def _lease(settings: Settings, clock: Clock, closing: contextlib.ExitStack) -> tuple[Lease, timedelta | None]:
+    """Return who may lead, and how often a standby looks; what has to be closed with it goes to *closing*."""
+    wanted = settings.cluster.lease if settings.cluster is not None else None
+    if wanted is None:
+        return lease_for(str(settings.store)), settings.stand_by
+    # Its own way to the API server: a renewal must not queue behind anything, nor outlast its use.
+    reach = access(settings)
+    api = ObjectAPI(replace(reach, timeout=min(reach.timeout, wanted.renew_deadline / 2), connections=2))
+    closing.callback(api.close)
+    timing = LeaseTiming(duration=wanted.duration, renew_deadline=wanted.renew_deadline, retry=wanted.retry)
+    lease = KubernetesLease(
+        api,
+        namespace=reach.namespace,
+        name=wanted.name,
+        identity=f"{socket.gethostname()}_{uuid.uuid4()}",
+        timing=timing,
+        clock=clock,
+    )
+    return lease, wanted.retry

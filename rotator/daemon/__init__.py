@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import uuid
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -25,8 +26,8 @@ from rotator.clock import SystemClock
 from rotator.daemon.life import End, Life, Role
 from rotator.daemon.parts import parts
 from rotator.daemon.services import Services
-from rotator.errors import Conflict, JournalError, RotatorError, Unavailable
-from rotator.ports import Clock
+from rotator.errors import AdapterError, Conflict, InvariantBroken, JournalError, RotatorError
+from rotator.ports import Claiming, Clock, LeaseClaim
 from rotator.settings import load
 from rotator.telemetry import LogEvent, configure_logging
 
@@ -48,22 +49,31 @@ def run(settings_path: Path, *, clock: Clock | None = None) -> int:
     """
     settings = load(settings_path)
     configure_logging(settings.log.level, settings.log.format)
+    time = clock or SystemClock()
     told = threading.Event()
+    wired: Wired | None = wire(settings, clock=time)
     while True:
-        wired = wire(settings, clock=clock or SystemClock())
-        try:
-            daemon = Daemon(wired, settings_path, told=told)
-            end = daemon.run()
-        finally:
-            wired.close()
-        match end:
-            case End.TOLD:
-                return 0
-            case End.UNFINISHED:
+        if wired is not None:
+            try:
+                end = Daemon(wired, settings_path, told=told).run()
+            finally:
+                wired.close()
+            # What was accepted last: the file itself may be wrong at this moment.
+            settings = wired.settings
+            if end is End.UNFINISHED:
                 return LEASE_LOST
-            case End.LOST:
-                # What was accepted last: the file itself may be wrong at this moment.
-                settings = wired.settings
+        if told.is_set() or time.wait(told, BETWEEN_LIVES):
+            return 0
+        try:
+            wired = wire(settings, clock=time)
+        except JournalError as error:
+            # It was there before this life ended, so it may come back.
+            log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+            wired = None
+
+
+BETWEEN_LIVES = timedelta(seconds=1)
+"""Whatever ended a life at once shall not end a thousand in a minute."""
 
 
 class Daemon:
@@ -107,8 +117,11 @@ class Daemon:
     def _try_lease(self) -> bool:
         """Return whether the lease was taken. Raises what prevents it if this daemon must not stand by."""
         try:
+            if self._wired.stands_by is not None:
+                # Who could not write must not keep the lease from somebody who can.
+                self._wired.store.size()
             self._wired.lease.acquire()
-        except (Conflict, Unavailable, JournalError) as error:
+        except (AdapterError, JournalError) as error:
             if self._wired.stands_by is None:
                 raise
             if isinstance(error, Conflict):
@@ -134,11 +147,16 @@ class Daemon:
         """Do what only the leader does until that ends."""
         wired, life = self._wired, self.life
         try:
+            self._begin_term()
             self._leading.start()
             log.info(LogEvent.DAEMON_STARTED, environment=wired.settings.environment)
             while not self._ends():
                 self._pause(wired.settings.timing.sweep_every)
             log.info(LogEvent.DAEMON_STOPPING)
+        except (InvariantBroken, JournalError) as error:
+            if wired.stands_by is None:
+                raise
+            log.warning(LogEvent.LEASE_LOST, error=str(error))
         finally:
             life.role = Role.STOPPING
             self._leading.stop()
@@ -148,6 +166,14 @@ class Daemon:
             return End.TOLD
         log.error(LogEvent.LEASE_LOST, leader=life.leader())
         return End.UNFINISHED if unfinished else End.LOST
+
+    def _begin_term(self) -> None:
+        """Have the store refuse every earlier leader from now on (law 14)."""
+        lease = self._wired.lease
+        # A lock of a file or of a database session has one holder for certain: any name will do.
+        claim = lease.claim() if isinstance(lease, Claiming) else _unnumbered(lease.holder())
+        epoch = self._wired.store.begin_term(claim, held=lease.held)
+        log.info(LogEvent.TERM_BEGUN, epoch=epoch, holder=claim.holder)
 
     def _ends(self) -> bool:
         return self._told.is_set() or self.life.ending.is_set()
@@ -197,6 +223,10 @@ class Daemon:
     def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
         self._reload.set()
         self.life.wake.set()
+
+
+def _unnumbered(holder: str | None) -> LeaseClaim:
+    return LeaseClaim(lease=uuid.uuid4().hex, number=0, holder=holder or "")
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int]:

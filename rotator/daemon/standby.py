@@ -3,7 +3,7 @@ What keeps a standby warm: its memory is the journal's, read again and again.
 
 Rules that must stay true here:
 
-- Nothing is written, nothing is asked of Vault or of a cluster: a standby costs its database a few reads.
+- Nothing is written but this replica's own copy of the log, nothing is asked of Vault or of a cluster: a standby costs its database a few reads.
 - Once this process leads it stops by itself: then memory is the engine's own.
 """
 
@@ -15,7 +15,7 @@ import structlog
 
 from rotator.daemon.life import Life, Role
 from rotator.engine.scheduler import Scheduler
-from rotator.errors import RotatorError
+from rotator.errors import Conflict, RotatorError
 from rotator.settings import Settings
 from rotator.telemetry import LogEvent
 
@@ -54,6 +54,20 @@ class Freshness:
             return
         try:
             life.wired.engine.refresh()
+            self._follow()
         except RotatorError as error:
+            life.signed.problem = str(error)
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
         life.beat()
+
+    def _follow(self) -> None:
+        """Have this replica's own copy of the log show what the leader has signed; nothing is signed here."""
+        life = self._life
+        try:
+            checkpoint = life.wired.log.follow(life.wired.store, life.wired.store)
+        except Conflict:
+            # A leader on the same machine writes this very directory.
+            return
+        if checkpoint is not None and checkpoint != life.signed.checkpoint:
+            life.signed.checkpoint, life.signed.at = checkpoint, life.wired.clock.now()
+        life.signed.problem = ""

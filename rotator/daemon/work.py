@@ -94,7 +94,7 @@ class Work:
         """Project what is committed into the log and sign it."""
         life, signed = self._life, self._life.signed
         try:
-            signed.checkpoint = life.wired.log.publish(life.wired.store)
+            signed.checkpoint = life.wired.log.publish(life.wired.store, life.wired.store)
             signed.at = life.wired.clock.now()
             signed.problem = ""
         except LedgerTampered as error:

@@ -8,6 +8,9 @@ Rules that must stay true here:
 - Two checkpoints of one log never disagree. Before signing, the last signed checkpoint is read again, the right edge is
   rebuilt from the tiles under it, and both must be a prefix of the database; else `LedgerTampered`, and no signature.
 - A database shorter than its signed log (an old volume, restored) is refused in the same way.
+- Where several replicas keep the log, each on its own disk, the last signed checkpoint lies in the database they share.
+  It is kept there before it is shown, so no disk is ahead of it; a disk that is behind is brought up to it before
+  anything else is signed. So a new leader goes on where the last one ended: no rollback, no fork.
 
 Work per publication grows with what is new, not with the log; only the first one of a process reads all entries.
 """
@@ -31,7 +34,7 @@ from rotator.evidence.note import (
     open_checkpoint,
 )
 from rotator.evidence.tiles import WIDTH, LogReader, Tile, last_tile, levels, tile_path
-from rotator.ports import CheckpointSigner, Ledger
+from rotator.ports import CheckpointSigner, Ledger, SignedCheckpoints
 
 
 class TileLog:
@@ -51,25 +54,33 @@ class TileLog:
         self._files = files or LogFiles(directory)
         self._compared = False
 
-    def publish(self, ledger: Ledger) -> Checkpoint:
+    def publish(self, ledger: Ledger, shared: SignedCheckpoints | None = None) -> Checkpoint:
         """
         Bring the log up to what *ledger* has committed and return its signed checkpoint.
 
-        With nothing new the checkpoint that stands is returned, not signed again.
+        With nothing new the checkpoint that stands is returned, not signed again. *shared* is where every replica
+        finds the last one; None where this disk is the only one.
 
         Raises:
             LedgerTampered: If what is signed on disk is no prefix of the ledger. Nothing was signed.
             JournalError: If the disk or the ledger fails. What was signed before stands unharmed.
             Conflict: If another writer is at it.
+            InvariantBroken: If another process leads since. Nothing new is shown.
         """
         with self._files.locked():
             self._files.clear_incoming()
+            told = shared.last_signed() if shared is not None else None
+            if told is not None:
+                self._follow(ledger, told)
             with LogReader(self._directory) as reader:
                 signed = self._last(reader)
                 old = signed.checkpoint if signed else Checkpoint(origin=self._origin, size=0, root=EMPTY_ROOT)
                 edge = _edge(reader, old)
             size = ledger.size()
             self._compare(ledger, old, edge, size)
+            if signed and shared is not None and told is None:
+                # The log is older than the table that its replicas share.
+                shared.keep_signed(old.size, signed.note.encode())
             if signed and size == old.size:
                 # A crash may have come between the checkpoint and its copy.
                 self._files.create(f"{tiles.CHECKPOINTS}/{size}.note", signed.note.encode())
@@ -77,7 +88,45 @@ class TileLog:
             if signed:
                 self._files.create(f"{tiles.CHECKPOINTS}/{old.size}.note", signed.note.encode())
             root = self._extend(ledger, old.size, size, edge)
-            return self._sign(Checkpoint(origin=self._origin, size=size, root=root), old)
+            return self._sign(Checkpoint(origin=self._origin, size=size, root=root), old, shared)
+
+    def follow(self, ledger: Ledger, shared: SignedCheckpoints) -> Checkpoint | None:
+        """
+        Bring the log on this disk up to the last checkpoint that was signed anywhere; sign nothing.
+
+        Returns:
+            That checkpoint; None before the first.
+
+        Raises:
+            LedgerTampered: If the ledger does not lead to it, or this disk holds another one.
+            JournalError: If the disk or the ledger fails.
+            Conflict: If another writer is at it.
+        """
+        told = shared.last_signed()
+        if told is None:
+            return None
+        with self._files.locked():
+            self._files.clear_incoming()
+            return self._follow(ledger, told)
+
+    def _follow(self, ledger: Ledger, told: bytes) -> Checkpoint:
+        """Bring a disk that is behind the note *told* up to it; one that has it, or is ahead, stays as it is."""
+        new = open_checkpoint(told, VerifierKey.parse(self._signer.verifier_key)).checkpoint
+        with LogReader(self._directory) as reader:
+            signed = self._last(reader)
+            old = signed.checkpoint if signed else Checkpoint(origin=self._origin, size=0, root=EMPTY_ROOT)
+            if old.size >= new.size:
+                if old.size == new.size and old.root != new.root:
+                    raise LedgerTampered(f"two different logs of {new.size} records are signed: here and by a replica")
+                return old
+            edge = _edge(reader, old)
+        self._compare(ledger, old, edge, ledger.size())
+        if ledger.size() < new.size or self._root_at(ledger, old.size, new.size, edge) != new.root:
+            raise LedgerTampered(f"the first {new.size} records of the ledger are not those that were signed")
+        if signed:
+            self._files.create(f"{tiles.CHECKPOINTS}/{old.size}.note", signed.note.encode())
+        self._extend(ledger, old.size, new.size, edge)
+        return self._show(new, told, old)
 
     def _last(self, reader: LogReader) -> SignedCheckpoint | None:
         """Return the last checkpoint that was signed; None for a log that is not there yet."""
@@ -134,7 +183,14 @@ class TileLog:
                 self._files.create(tile_path(level, index, len(hashes)), b"".join(hashes))
         return _root(edge)
 
-    def _add(self, edge: list[list[bytes]], level: int, node: bytes, at: int) -> None:
+    def _root_at(self, ledger: Ledger, old: int, size: int, edge: list[list[bytes]]) -> bytes:
+        """Return the root at *size*, where *edge* stands at *old*; nothing is written and *edge* stays as it is."""
+        whole = [list(hashes) for hashes in edge]
+        for seq, entry in enumerate(entries(ledger, old, size), start=old):
+            self._add(whole, 0, leaf_hash(entry), seq, write=False)
+        return _root(whole)
+
+    def _add(self, edge: list[list[bytes]], level: int, node: bytes, at: int, *, write: bool = True) -> None:
         """Put *node*, number *at* of its level, onto the edge; a tile that is full is written and rises as one node."""
         while True:
             if level == len(edge):
@@ -142,18 +198,26 @@ class TileLog:
             edge[level].append(node)
             if len(edge[level]) < WIDTH:
                 return
-            self._files.create(tile_path(level, at // WIDTH), b"".join(edge[level]))
+            if write:
+                self._files.create(tile_path(level, at // WIDTH), b"".join(edge[level]))
             node = root_of(edge[level])
             edge[level] = []
             level, at = level + 1, at // WIDTH
 
-    def _sign(self, checkpoint: Checkpoint, old: Checkpoint) -> Checkpoint:
-        """Sign *checkpoint*, publish it, keep a copy, and remove the partial tiles that full ones have replaced."""
+    def _sign(self, checkpoint: Checkpoint, old: Checkpoint, shared: SignedCheckpoints | None) -> Checkpoint:
+        """Sign *checkpoint*, keep it where the replicas find it, and show it."""
         key = VerifierKey.parse(self._signer.verifier_key)
         signature = NoteSignature(name=key.name, key_id=key.id, payload=self._signer.sign(checkpoint.text))
         raw = Note(text=checkpoint.text, signatures=(signature,)).encode()
         # A signer that answers with another key's signature is noticed here, not by an auditor.
         open_checkpoint(raw, key)
+        if shared is not None:
+            # Before anybody sees it: whoever leads next must not sign another one of this size.
+            shared.keep_signed(checkpoint.size, raw)
+        return self._show(checkpoint, raw, old)
+
+    def _show(self, checkpoint: Checkpoint, raw: bytes, old: Checkpoint) -> Checkpoint:
+        """Put the signed *raw* in its place, keep a copy, and remove the partial tiles that full ones have replaced."""
         self._files.replace(tiles.CHECKPOINT, raw)
         self._files.create(f"{tiles.CHECKPOINTS}/{checkpoint.size}.note", raw)
         for level in range(levels(checkpoint.size)):

@@ -40,8 +40,8 @@ from rotator.ports.journal import (
     StandingAlerts,
     Transaction,
 )
-from rotator.ports.lease import Lease
-from rotator.ports.ledger import CheckpointSigner, Ledger
+from rotator.ports.lease import Claiming, Lease, LeaseClaim
+from rotator.ports.ledger import CheckpointSigner, Ledger, SignedCheckpoints
 from rotator.ports.mesh import Adoption, Mesh, MeshView
 from rotator.ports.notifying import Message, Notice, Notifier, Receiver
 from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
@@ -56,6 +56,7 @@ __all__ = [
     "AuthoritySigner",
     "BundleProbe",
     "CheckpointSigner",
+    "Claiming",
     "Clock",
     "Drainer",
     "HeldAuthorities",
@@ -70,6 +71,7 @@ __all__ = [
     "LeafOrder",
     "LeafStore",
     "Lease",
+    "LeaseClaim",
     "Ledger",
     "Mesh",
     "MeshView",
@@ -92,6 +94,7 @@ __all__ = [
     "Sighting",
     "Sightings",
     "SignedAuthority",
+    "SignedCheckpoints",
     "Stamp",
     "StandingAlert",
     "StandingAlerts",

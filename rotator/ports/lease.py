@@ -7,7 +7,20 @@ Rules that must stay true here: those of `rotator.ports`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseClaim:
+    """Which holding of a lease one is."""
+
+    lease: str
+    """Names the lease itself: one that was removed and made anew is another."""
+    number: int
+    """Grows with every holder of this lease."""
+    holder: str
+    """In words for people."""
 
 
 class Lease(Protocol):
@@ -31,4 +44,13 @@ class Lease(Protocol):
 
     def when_lost(self, told: Callable[[], None]) -> None:
         """Have *told* called, from any thread and at least once, when a lease that was taken is found lost."""
+        ...
+
+
+@runtime_checkable
+class Claiming(Protocol):
+    """A lease whose holdings are numbered, so that a database can tell a stale holder from its successor."""
+
+    def claim(self) -> LeaseClaim:
+        """Return which holding this is. Raises `Conflict` if it is not held."""
         ...

@@ -33,3 +33,21 @@ class CheckpointSigner(Protocol):
     def sign(self, note_text: bytes) -> bytes:
         """Return the raw Ed25519 signature over *note_text*."""
         ...
+
+
+class SignedCheckpoints(Protocol):
+    """The last checkpoint that was signed, where every replica finds it."""
+
+    def last_signed(self) -> bytes | None:
+        """Return the signed note; None before the first."""
+        ...
+
+    def keep_signed(self, size: int, note: bytes) -> None:
+        """
+        Keep *note*, which signs *size* records, in place of the one before. The same one again is no error.
+
+        Raises:
+            LedgerTampered: If as many or more records were signed already, by another note.
+            InvariantBroken: If another process leads since: it signs from now on (law 14).
+        """
+        ...

@@ -34,6 +34,8 @@ from rotator.settings.workloads import ProcessSettings, Workload
 
 _CLUSTER: Final = "comes with the cluster deployment"
 _JITTER: Final = 0.1
+_RETRY_MARGIN: Final = 1.2
+"""As client-go has it: a wait may be so much longer than it was meant to be."""
 _CELERY_NODE: Final = "@"
 
 
@@ -51,6 +53,42 @@ def _not_built(settings: Settings, document: Document) -> None:
                     ("workloads", name, key),
                     f"found a {key}, which {_CLUSTER}; allowed processes; do remove it until then",
                 )
+
+
+def _lease(settings: Settings, document: Document) -> None:
+    """Refuse a Lease whose holder could still believe in it while its successor begins."""
+    lease = settings.cluster.lease if settings.cluster is not None else None
+    if lease is None:
+        return
+    place: Place = ("cluster", "lease")
+    if settings.store.startswith("sqlite:"):
+        document.refuse(
+            place,
+            "found a Lease beside a SQLite file, which no other replica can reach; allowed with PostgreSQL; "
+            "do remove it (the file's own lock is enough), or move the store to PostgreSQL",
+        )
+    if lease.duration <= lease.renew_deadline:
+        document.refuse(
+            (*place, "renew_deadline"),
+            f"found {written(lease.renew_deadline)}; allowed less than duration {written(lease.duration)}; do shorten "
+            "it: a leader must have stopped before its successor begins",
+        )
+    if lease.renew_deadline <= lease.retry * _RETRY_MARGIN:
+        document.refuse(
+            (*place, "retry"),
+            f"found {written(lease.retry)}; allowed less than renew_deadline {written(lease.renew_deadline)} divided "
+            f"by {_RETRY_MARGIN}; do shorten it: one lost renewal must not end a leader",
+        )
+    if lease.duration % timedelta(seconds=1):
+        document.refuse(
+            (*place, "duration"),
+            f"found {written(lease.duration)}; allowed whole seconds, because a Lease knows no smaller ones; do round it",
+        )
+    if settings.stand_by is not None:
+        document.refuse(
+            ("stand_by",),
+            "found it beside cluster.lease; allowed one of them; do remove it: cluster.lease.retry says how often",
+        )
 
 
 def _authorities(settings: Settings, document: Document) -> None:
@@ -425,6 +463,7 @@ def _is_below(name: str, permitted: str) -> bool:
 
 _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _not_built,
+    _lease,
     _authorities,
     check_meshes,
     _certificates,

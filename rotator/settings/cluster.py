@@ -26,6 +26,19 @@ class RequestObjects(Keys):
     """How long one that has ended is kept; names and reasons go with it."""
 
 
+class LeaseSettings(Keys):
+    """The Lease by which one of several replicas leads while the others stand by; needs a store in PostgreSQL."""
+
+    name: KubernetesName = "rotator"
+    """Of the Lease, in rotator's own namespace."""
+    duration: PositiveDuration = timedelta(seconds=15)
+    """How long a standby waits for a leader that does not renew, before it takes over."""
+    renew_deadline: PositiveDuration = timedelta(seconds=10)
+    """How long a leader that cannot renew goes on; shorter than the duration."""
+    retry: PositiveDuration = timedelta(seconds=2)
+    """Between two renewals, and between two looks of a standby."""
+
+
 class Cluster(Keys):
     """The Kubernetes cluster whose Secrets, ConfigMaps and workloads rotator looks after."""
 
@@ -39,3 +52,5 @@ class Cluster(Keys):
     """Of one request to the API server."""
     requests: RequestObjects = RequestObjects()
     """What becomes of people's requests."""
+    lease: LeaseSettings | None = None
+    """How several replicas agree on one that leads; not given where there is one."""

@@ -183,6 +183,8 @@ class Settings(Keys):
     """Stands in every record: prod, staging."""
     store: StoreURL
     """Journal and ledger database."""
+    stand_by: PositiveDuration | None = None
+    """How often a daemon that finds another one at work tries to take over; not given: it ends at once."""
     socket: AbsolutePath
     """The control socket."""
     log: Log = Log()

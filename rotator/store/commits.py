@@ -38,6 +38,8 @@ class Batch:
         self.members = 0
         self.next_seq: int | None = None
         """The number of the next record; None until somebody asks."""
+        self.fenced = False
+        """It was seen that this process still leads: once is enough, since nobody else writes meanwhile."""
         self.broken: BaseException | None = None
         """Why it can only be rolled back."""
         self._error: BaseException | None = None

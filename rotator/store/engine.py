@@ -77,7 +77,11 @@ def open_engine(url: URL, *, erasable: bool = False) -> sa.Engine:
     """
     if url.drivername == "sqlite":
         return _sqlite(Path(url.database or ""), erasable=erasable)
-    bounds = f"-c statement_timeout={BUSY_SECONDS * 2}s -c lock_timeout={BUSY_SECONDS}s"
+    bounds = (
+        f"-c statement_timeout={BUSY_SECONDS * 2}s -c lock_timeout={BUSY_SECONDS}s"
+        # A process that was stopped in the middle of a transaction must not keep the others out for ever.
+        f" -c idle_in_transaction_session_timeout={BUSY_SECONDS * 4}s"
+    )
     passfile = url.query.get("passfile")
     try:
         engine = sa.create_engine(

@@ -55,8 +55,12 @@ class SaltStore:
         if store.drivername == "sqlite":
             url = store.set(database=str(Path(store.database or "").with_name("salts.db")))
         self._engine = open_engine(url, erasable=True)
-        with writing(self._engine, "open the salts") as connection:
-            salts_metadata.create_all(connection)
+        # Looked at first: opening must not wait for whoever writes at this moment.
+        with reading(self._engine, "open the salts") as connection:
+            is_made = sa.inspect(connection).has_table(salts.name)
+        if not is_made:
+            with writing(self._engine, "open the salts") as connection:
+                salts_metadata.create_all(connection)
 
     def keep(self, fresh: Mapping[Commitment, Salted]) -> None:
         """Keep *fresh* durably. Raises `JournalError` if that fails."""

@@ -7,6 +7,7 @@ Rules that must stay true here:
 - Sequence numbers have no gaps and follow the order of commits: whoever writes is alone (law 21).
 - A transaction's block is its writer's turn: keep it short, and never open another one inside it.
 - `JournalError` says that it could not be written, never that it was not: observe again (law 13).
+- Once a term has begun, nothing of this process is committed after a later term has (law 14).
 - Names and words of people go to the salt store before the transaction that names their commitments commits (law 24).
 """
 
@@ -22,13 +23,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rotator.core.event import Commitment, Event
 from rotator.core.model import SubjectKind, SubjectName, TrustDomainName
-from rotator.errors import JournalError
+from rotator.errors import InvariantBroken, JournalError, LedgerTampered
 from rotator.evidence.merkle import leaf_hash
 from rotator.evidence.record import encode
 from rotator.ports import (
     Hold,
     Issuance,
     IssuanceState,
+    LeaseClaim,
     Request,
     RequestState,
     Rotation,
@@ -40,7 +42,19 @@ from rotator.store import rows
 from rotator.store.commits import Batch, Commits
 from rotator.store.engine import open_engine, parse_url, reading, writing
 from rotator.store.salts import Salted, SaltStore, salted
-from rotator.store.tables import bring_up, holds, issuances, ledger, requests, rotations, sightings, standing_alerts
+from rotator.store.tables import (
+    bring_up,
+    holds,
+    is_up_to_date,
+    issuances,
+    ledger,
+    requests,
+    rotations,
+    sightings,
+    signed,
+    standing_alerts,
+)
+from rotator.store.terms import EPOCH, begin_term
 
 # Built once: putting a statement together costs more than running it.
 _LAST_SEQ = sa.select(sa.func.max(ledger.c.seq))
@@ -98,6 +112,11 @@ class _Statements:
         self.find = _Statement(sa.select(ledger.c.seq).where(ledger.c.id == sa.bindparam("name")), dialect)
         self.last = _Statement(_LAST, dialect)
         self.append = _Statement(ledger.insert(), dialect)
+        self.epoch = _Statement(EPOCH, dialect)
+        self.signed = _Statement(
+            sa.select(signed.c.size, signed.c.note).where(signed.c.id == sa.literal_column("1")), dialect
+        )
+        self.keep_signed = upsert(signed.c.id)
 
 
 class SQLTransaction:
@@ -200,13 +219,19 @@ class SQLStore:
         parsed = parse_url(url)
         self._environment = environment
         self._policy_sha256 = policy_sha256
+        self._term: int | None = None
         self._engine = open_engine(parsed)
         keys = (rotations.c.id, issuances.c.spki_sha256, holds.c.subject)
         self._upserts = {key.table.name: _upsert(key, self._engine.dialect.name) for key in keys}
         with contextlib.ExitStack() as undo:
             undo.callback(self._engine.dispose)
-            with writing(self._engine, f"open the store {parsed.render_as_string(hide_password=True)}") as connection:
-                bring_up(connection)
+            doing = f"open the store {parsed.render_as_string(hide_password=True)}"
+            # A standby opens it while the leader writes, or while a stopped one holds the writers' lock.
+            with reading(self._engine, doing) as connection:
+                is_made = is_up_to_date(connection)
+            if not is_made:
+                with writing(self._engine, doing) as connection:
+                    bring_up(connection)
             self.salts = SaltStore(parsed)
             self._statements = _Statements(self._engine.dialect)
             self._commits = Commits(self._engine, "write to the journal")
@@ -223,6 +248,7 @@ class SQLStore:
     def transaction(self) -> Iterator[SQLTransaction]:
         """Open one transaction: committed when the block ends, nothing kept when it raises."""
         with self._commits.member() as batch:
+            self._fence(batch)
             transaction = SQLTransaction(
                 batch, self._statements, environment=self._environment, policy_sha256=self._policy_sha256()
             )
@@ -231,6 +257,57 @@ class SQLStore:
                 # Before the commit: a salt that nothing names harms nobody, a name that nothing can reveal is lost.
                 self.salts.keep(transaction.salted)
             batch.next_seq = transaction.next_seq
+
+    # --- terms --------------------------------------------------------------------------------------------------------
+
+    def begin_term(self, claim: LeaseClaim, *, held: Callable[[], bool]) -> int:
+        """
+        Lead from now on; return the term's epoch. Every earlier term's writes are refused from here on.
+
+        *held* says, as the last thing, whether the lease is still this process's.
+
+        Raises:
+            InvariantBroken: If it is not, or a later holder of that lease has begun a term already.
+            JournalError: If the database does not answer.
+        """
+        self._term = begin_term(self._engine, claim, held=held)
+        return self._term
+
+    def _fence(self, batch: Batch) -> None:
+        """Refuse to write if a later term has begun; the writers' lock is held, so the answer stays true."""
+        if self._term is None or batch.fenced:
+            return
+        found = batch.run(self._statements.epoch.text, self._statements.epoch.bound({})).fetchone()
+        if found is None or int(found[0]) != self._term:
+            raise InvariantBroken(14, "another process leads since, so this one must not write any more")
+        batch.fenced = True
+
+    # --- signed checkpoints -----------------------------------------------------------------------------------------
+
+    def last_signed(self) -> bytes | None:
+        """Return the signed note of the last checkpoint, whoever signed it; None before the first."""
+        query = sa.select(signed.c.note).where(signed.c.id == 1)
+        with reading(self._engine, "read the last checkpoint") as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else bytes(found)
+
+    def keep_signed(self, size: int, note: bytes) -> None:
+        """
+        Keep *note*, which signs *size* records, in place of the one before. The same one again is no error.
+
+        Raises:
+            LedgerTampered: If as many or more records were signed already, by another note.
+            InvariantBroken: If another process leads since: it signs from now on.
+        """
+        with self._commits.member() as batch:
+            self._fence(batch)
+            found = batch.run(self._statements.signed.text, self._statements.signed.bound({})).fetchone()
+            if found is not None and (int(found[0]), bytes(found[1])) == (size, note):
+                return
+            if found is not None and int(found[0]) >= size:
+                raise LedgerTampered(f"{found[0]} records were signed already, by another replica or key: not {size}")
+            row = {"id": 1, "size": size, "note": note}
+            batch.run(self._statements.keep_signed.text, self._statements.keep_signed.bound(row))
 
     def rotations(
         self, *, state: RotationState | None = None, subject: SubjectName | None = None, last_ended: bool = False

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rotator.errors import ConfigError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # SQLite gives row numbers to "INTEGER PRIMARY KEY" alone.
 _Ordinal = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -132,6 +132,26 @@ standing_alerts = sa.Table(
     sa.Column("told", sa.Text, nullable=False),
 )
 
+# One row: who leads now. A transaction of an older term is refused (law 14).
+terms = sa.Table(
+    "terms",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("lease", sa.Text),
+    sa.Column("number", sa.BigInteger),
+)
+
+# One row: the last signed checkpoint, where every replica finds it. The log on a disk may be behind it, never ahead.
+signed = sa.Table(
+    "signed",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("note", sa.LargeBinary, nullable=False),
+)
+
 ledger = sa.Table(
     "ledger",
     metadata,
@@ -193,8 +213,16 @@ MIGRATIONS: dict[int, tuple[str | sa.Table, ...]] = {
         requests,
     ),
     4: (standing_alerts,),
+    5: (terms, signed),
 }
 """Statements, and tables to make, that lead from the version before to the one named; version 1 is made whole."""
+
+
+def is_up_to_date(connection: sa.Connection) -> bool:
+    """Return whether nothing needs to be made: reading it waits for nobody's lock."""
+    if not sa.inspect(connection).has_table(schema_version.name):
+        return False
+    return connection.execute(sa.select(schema_version.c.version)).scalar() == SCHEMA_VERSION
 
 
 def bring_up(connection: sa.Connection) -> None:
