@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rotator.adapters.kubernetes import people
+from rotator.adapters.kubernetes.lease import lease_rights
 from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.notify.events import event_rights
@@ -109,15 +110,10 @@ def _own(settings: Settings) -> Iterator[Rights]:
             rule("tokenreviews", "create", group="authentication.k8s.io"),
             rule("subjectaccessreviews", "create", group="authorization.k8s.io"),
         ),
-        namespaces={
-            home: (
-                rule("leases", "create", group="coordination.k8s.io"),
-                rule("leases", "get", "update", "patch", group="coordination.k8s.io", names=("rotator",)),
-            )
-        },
-        confined=(Confined(namespace=home, resource="leases", group="coordination.k8s.io", names=("rotator",)),),
     )
     yield event_rights(event_namespaces(settings))
+    if settings.cluster.lease is not None:
+        yield lease_rights(home, settings.cluster.lease.name)
 
 
 def _leaves(settings: Settings) -> Iterator[Rights]:

@@ -3,7 +3,8 @@ What keeps a standby warm: its memory is the journal's, read again and again.
 
 Rules that must stay true here:
 
-- Nothing is written but this replica's own copy of the log, nothing is asked of Vault or of a cluster: a standby costs its database a few reads.
+- Nothing is written but this replica's own copy of the log, and nothing is asked of Vault or of a cluster: a standby
+  costs its database a few reads.
 - Once this process leads it stops by itself: then memory is the engine's own.
 """
 

@@ -78,8 +78,8 @@ class TileLog:
                 edge = _edge(reader, old)
             size = ledger.size()
             self._compare(ledger, old, edge, size)
-            if signed and shared is not None and told is None:
-                # The log is older than the table that its replicas share.
+            if signed and shared is not None and signed.note.encode() != told:
+                # The log is older than the table that its replicas share, or than a copy of it that was put back.
                 shared.keep_signed(old.size, signed.note.encode())
             if signed and size == old.size:
                 # A crash may have come between the checkpoint and its copy.

@@ -82,7 +82,8 @@ def _lease(settings: Settings, document: Document) -> None:
     if lease.duration % timedelta(seconds=1):
         document.refuse(
             (*place, "duration"),
-            f"found {written(lease.duration)}; allowed whole seconds, because a Lease knows no smaller ones; do round it",
+            f"found {written(lease.duration)}; allowed whole seconds, because a Lease knows no "
+            "smaller ones; do round it",
         )
     if settings.stand_by is not None:
         document.refuse(

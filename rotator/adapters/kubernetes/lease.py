@@ -25,7 +25,7 @@ import structlog
 
 from rotator.cluster.objects import JSON, ObjectAPI
 from rotator.cluster.paths import path_of
-from rotator.cluster.rights import Rights, rule
+from rotator.cluster.rights import Confined, Rights, rule
 from rotator.errors import AdapterError, Conflict
 from rotator.ports import Clock, LeaseClaim
 from rotator.telemetry import LogEvent
@@ -214,7 +214,7 @@ class KubernetesLease:
 
     def _renew(self) -> None:
         """Renew until told to stop, or until it is lost."""
-        while not self._clock.wait(self._stopping, self._timing.retry):
+        while not self._clock.wait(self._stopping, min(self._timing.retry, self._remaining())):
             try:
                 self._renew_once()
             except AdapterError as error:
@@ -224,6 +224,12 @@ class KubernetesLease:
             if self._lost:
                 self._tell()
                 return
+
+    def _remaining(self) -> timedelta:
+        """Return for how long it is believed without a further renewal."""
+        with self._lock:
+            passed = timedelta(seconds=self._clock.monotonic() - self._renewed)
+        return max(self._timing.renew_deadline - passed, timedelta(0))
 
     def _renew_once(self) -> None:
         """
@@ -262,14 +268,15 @@ class KubernetesLease:
 
 
 def lease_rights(namespace: str, name: str) -> Rights:
-    """Return what a replica may do to its Lease *name*: RBAC cannot name what does not exist yet, so it may create."""
+    """Return what a replica may do: its Lease *name*, and to create it, which an admission policy confines."""
     return Rights(
         namespaces={
             namespace: (
                 rule(_PLURAL, "get", "update", group="coordination.k8s.io", names=(name,)),
                 rule(_PLURAL, "create", group="coordination.k8s.io"),
             )
-        }
+        },
+        confined=(Confined(namespace=namespace, resource=_PLURAL, group="coordination.k8s.io", names=(name,)),),
     )
 
 
