@@ -21,9 +21,11 @@ import pytest
 from rotator.adapters.kubernetes.lease import VERSION, KubernetesLease, LeaseTiming, lease_rights
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.paths import path_of
-from rotator.embedded.process import free_port, wait_until
+from rotator.embedded.loopback_tls import write_private
+from rotator.embedded.process import wait_until
 from rotator.errors import AdapterError, Conflict, Denied
 from tests.fakes.clock import ManualClock
+from tests.fakes.gate import Gate
 from tests.stack.cluster import JSON, Cluster
 
 pytestmark = pytest.mark.stack
@@ -165,21 +167,24 @@ def test_law_14_without_the_api_server_it_is_believed_until_the_deadline_and_no_
     replicas: Replicas, tmp_path: Path
 ) -> None:
     """Cut off, a holder goes on until its renew deadline, which is before any successor's beginning."""
-    kubeconfig = tmp_path / "cut.kubeconfig"
-    kubeconfig.write_text(replicas.cluster.kubeconfig.read_text())
-    kubeconfig.chmod(0o600)
-    lease, clock = replicas.replica("first", access=replace(replicas.access, kubeconfig_file=kubeconfig))
-    told = threading.Event()
-    lease.when_lost(told.set)
-    lease.acquire()
-    # The same object, whose server is from now on where nobody listens.
-    configuration = lease._api._client.configuration
-    configuration.host = f"https://127.0.0.1:{free_port()}"
-    clock.advance(TIMING.renew_deadline - timedelta(seconds=1))
-    assert lease.held()
-    clock.advance(timedelta(seconds=1))
-    assert not lease.held()
-    assert told.wait(PATIENCE.total_seconds())
+    with Gate(replicas.cluster.port) as gate:
+        kubeconfig = tmp_path / "kubeconfig"
+        through = f"https://127.0.0.1:{gate.port}"
+        write_private(
+            kubeconfig, replicas.cluster.kubeconfig.read_text().replace(replicas.cluster.url, through).encode()
+        )
+        access = replace(replicas.access, kubeconfig_file=kubeconfig, timeout=timedelta(seconds=1))
+        lease, clock = replicas.replica("first", access=access)
+        told = threading.Event()
+        lease.when_lost(told.set)
+        lease.acquire()
+        gate.cut()
+        clock.advance(TIMING.renew_deadline - timedelta(seconds=1))
+        assert lease.held()
+        clock.advance(timedelta(seconds=1))
+        assert not lease.held()
+        assert told.wait(PATIENCE.total_seconds())
+        assert "first" == replicas.stored["spec"]["holderIdentity"]
 
 
 def test_a_renewal_whose_answer_was_lost_and_a_touch_of_somebodys_are_survived(replicas: Replicas) -> None:
