@@ -42,7 +42,8 @@ class Gate:
         """Close everything."""
         self._closed.set()
         self._open.set()
-        self._listener.close()
+        # Shut first: closing alone leaves whoever accepts waiting.
+        _shut(self._listener)
         with self._lock:
             ends, self._ends = self._ends, []
         for each in ends:
