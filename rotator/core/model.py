@@ -226,6 +226,10 @@ class Member:
     """How many observations in a row, the latest included, saw ``busy == 0`` while draining."""
     queues: frozenset[str] = frozenset()
     """Queues it consumes, or consumed before it was drained."""
+    work: tuple[str, ...] = ()
+    """What it works on, by name (``dag/run/task#try``), as far as that was looked for; never arguments."""
+    undrainable: bool = False
+    """It cannot be drained, but stopped gently it takes nothing new and finishes what it has: the slow way."""
     identity: str = ""
     """What tells this run of the member from the next (pid and start time, pod UID)."""
     ending: bool = False

@@ -11,6 +11,7 @@ Rules that must stay true here:
 """
 
 from rotator.core.model import Severity
+from rotator.ports.airflow import RunHistory, RunningTasks
 from rotator.ports.asking import PostedObject, Request, RequestBoard, Requests, RequestState
 from rotator.ports.issuing import (
     Authorities,
@@ -90,6 +91,8 @@ __all__ = [
     "Requests",
     "Rotation",
     "RotationState",
+    "RunHistory",
+    "RunningTasks",
     "Severity",
     "Sighting",
     "Sightings",

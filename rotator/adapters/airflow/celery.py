@@ -8,6 +8,10 @@ Rules that must stay true here:
 - Draining keeps the worker's remote control alive, so that its progress stays visible; only a signal ends it.
 - Nothing is remembered that a restart would lose and that matters: a worker that starts anew consumes the queues of
   its own command line, so a drain never outlives the process that was drained.
+- Where a second opinion is given (Airflow's own account of what runs), a worker is idle only if both say so; an
+  opinion that cannot be had makes it unknown. It is asked only about workers that are drained or silent.
+- A worker that cannot be drained is told to end only if it is sure that it never listened (no mailbox at the broker,
+  long after its start) and the configuration lets it: its warm shutdown finishes what it has, and nothing is killed.
 
 Which queues a worker should consume, in this order: what the configuration says; what its command line says
 (`queues_of_command`); what this process has seen it consume. If none of them knows, it cannot be let to work again.
@@ -18,11 +22,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import PurePath
 
+from rotator.adapters.airflow.hosts import at_work
 from rotator.adapters.airflow.remote_control import Answer, RemoteControl
 from rotator.core.model import Member
-from rotator.errors import Rejected, Unavailable
+from rotator.core.tasks import TaskAttempt
+from rotator.errors import AdapterError, Rejected, Unavailable
+from rotator.ports import Clock, RunningTasks
 
 
 def queues_of_command(command: Sequence[str]) -> frozenset[str]:
@@ -58,10 +66,24 @@ class CeleryNode:
     """Queues that it should consume; empty if neither the configuration nor the command line says."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondOpinion:
+    """Airflow's own account of what runs, beside what the workers say of themselves."""
+
+    tasks: RunningTasks
+    clock: Clock
+    starts_within: timedelta = timedelta(minutes=1)
+    """A worker that has run for longer has had the time to listen."""
+    stop_deaf: bool = False
+    """Let a worker whose remote control is off be told to end without a drain: it finishes what it has."""
+
+
 class CeleryDrainer:
     """`rotator.ports.Drainer` for the members of one workload. Safe from several threads."""
 
-    def __init__(self, control: RemoteControl, nodes: Mapping[str, CeleryNode]) -> None:
+    def __init__(
+        self, control: RemoteControl, nodes: Mapping[str, CeleryNode], opinion: SecondOpinion | None = None
+    ) -> None:
         """
         Drain through *control*; *nodes* has an entry for each member's name.
 
@@ -69,6 +91,7 @@ class CeleryDrainer:
         """
         self._control = control
         self._nodes = dict(nodes)
+        self._opinion = opinion
         self._lock = threading.Lock()
         self._consumed: dict[str, frozenset[str]] = {}
         self._last_seen: dict[str, tuple[str, bool]] = {}
@@ -77,7 +100,59 @@ class CeleryDrainer:
     def inspect(self, members: Sequence[Member]) -> tuple[Member, ...]:
         """Return *members* with what their workers do now. Members that do not run are not asked."""
         answers = self._control.look([self._node(member).node for member in members if member.running])
-        return tuple(self._seen(member, answers.get(self._node(member).node)) for member in members)
+        seen = tuple(self._seen(member, answers.get(self._node(member).node)) for member in members)
+        return seen if self._opinion is None else self._confirmed(seen, answers, self._opinion)
+
+    def _confirmed(
+        self, members: Sequence[Member], answers: Mapping[str, Answer], opinion: SecondOpinion
+    ) -> tuple[Member, ...]:
+        """Return *members* with Airflow's own account of those that are drained or silent."""
+        silent = {each.name for each in members if each.running and self._node(each).node not in answers}
+        in_question = {each.name for each in members if each.running and each.draining} | silent
+        if not in_question:
+            return tuple(members)
+        deaf: frozenset[str] = frozenset()
+        if silent:
+            listening = self._control.mailboxes([self._node(each).node for each in members if each.name in silent])
+            deaf = frozenset(
+                each.name
+                for each in members
+                if each.name in silent and self._node(each).node not in listening and self._has_started(each, opinion)
+            )
+        try:
+            running = opinion.tasks.running()
+        except AdapterError as e:
+            because = f"what it works on cannot be confirmed: {e}"
+            return tuple(
+                replace(each, busy=each.busy or None, detail=because) if each.name in in_question else each
+                for each in members
+            )
+        return tuple(
+            self._with_opinion(each, at_work(running, self._host(each)), opinion, deaf=each.name in deaf)
+            if each.name in in_question
+            else each
+            for each in members
+        )
+
+    def _with_opinion(
+        self, member: Member, tasks: tuple[TaskAttempt, ...], opinion: SecondOpinion, *, deaf: bool
+    ) -> Member:
+        work = tuple(task.key for task in tasks)
+        if not deaf:
+            # One that does not answer may hold messages that Airflow knows as queued: its silence stays unknown.
+            busy = None if member.busy is None else max(member.busy, len(tasks))
+            return replace(member, busy=busy, work=work)
+        detail = f"{_DEAF}; Airflow shows {len(tasks)} tasks on it"
+        if not opinion.stop_deaf:
+            return replace(member, work=work, detail=f"{detail}; it waits for a person")
+        # Airflow's word that it takes tasks is the only proof that there is of such a worker.
+        return replace(member, ready=bool(tasks), undrainable=True, work=work, detail=detail)
+
+    def _has_started(self, member: Member, opinion: SecondOpinion) -> bool:
+        return member.started_at is not None and opinion.clock.now() - member.started_at > opinion.starts_within
+
+    def _host(self, member: Member) -> str:
+        return self._node(member).node.partition("@")[2]
 
     def drain(self, member: Member) -> None:
         """Take every queue away that *member* consumes, or should; confirmed by the worker for each."""
@@ -88,6 +163,11 @@ class CeleryDrainer:
         self._remember(member, answer)
         # The configured ones too: a consumer that is just being added is not listed yet.
         self._control.cancel(node.node, answer.queues | node.queues)
+        for _ in range(_LOOKS_AFTER_DRAIN):
+            # It confirms first and stops a moment later.
+            again = self._control.look([node.node]).get(node.node)
+            if again is None or not again.queues:
+                break
         with self._lock:
             self._last_seen[member.name] = (member.identity, True)
 
@@ -162,8 +242,14 @@ class CeleryDrainer:
             raise Rejected(f"{member.workload} has no Celery node name for its member {member.name}") from None
 
 
+_LOOKS_AFTER_DRAIN = 5
+
 _GONE = "it does not run"
 _SILENT_NOW = "it runs, answered before and does not any more: it is ending, or it hangs"
+_DEAF = (
+    "it runs, but the broker keeps no mailbox for it: its remote control is off (worker_enable_remote_control), or it "
+    "speaks to another broker, database, virtual host or key prefix"
+)
 _SILENT_EVER = (
     "it runs but has not answered yet: it is starting, or its remote control is off "
     "(worker_enable_remote_control; without it a worker cannot be drained)"

@@ -8,6 +8,8 @@ Rules that must stay true here:
 - The broker's URL holds a password: it is read anew for every conversation and stands in no error and no ``repr``.
 - One conversation is one connection, closed at its end, with a timeout on connecting, sending and waiting.
   Nothing is published twice: a broken connection is `Unavailable`, never a silent retry without end.
+- A broker with TLS is verified, by name too; files of CA, certificate and key are read for each conversation, so that
+  a rotated certificate is used at once.
 - Asking must not change the workers' world: with the library's default visibility timeout of an hour, a mere
   question through Redis would put every task that runs longer than that back on its queue, to be run again.
 
@@ -18,6 +20,7 @@ Source: Celery's remote control ("pidbox") as spoken by kombu 5.7 and Celery 5.6
 from __future__ import annotations
 
 import socket
+import ssl
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,7 +29,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from amqp.exceptions import AccessRefused, AMQPError
+from amqp.exceptions import AccessRefused, AMQPError, NotFound, ResourceLocked
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message
@@ -38,6 +41,8 @@ from rotator.ports import Clock
 
 Broker = Callable[[], str]
 """Gives the broker's URL as it is now."""
+
+_WITH_TLS = frozenset({"rediss", "amqps"})
 
 # Longer than any task lives. The transport computes "now minus this", finds nothing older, and restores nothing.
 _NEVER_RESTORE_SECONDS = 100 * 365 * 86400
@@ -89,6 +94,17 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerTLS:
+    """How a broker whose URL asks for TLS (``rediss://``, ``amqps://``) is verified, and what is shown to it."""
+
+    ca_file: Path | None = None
+    """PEM of who may have signed the broker's certificate; None for the system's own list."""
+    certificate_file: Path | None = None
+    """Client certificate with its chain, PEM."""
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
     """One command to some nodes; *read* takes from a reply what may be kept, None if it cannot be read."""
 
@@ -109,6 +125,7 @@ class RemoteControl:
         timeout: timedelta = timedelta(seconds=2),
         transport_options: Mapping[str, object] | None = None,
         exchange: str = "celery",
+        tls: BrokerTLS | None = None,
     ) -> None:
         """
         Describe the broker without calling it.
@@ -119,11 +136,13 @@ class RemoteControl:
             timeout: How long connecting may take, and again how long the workers may take to answer.
             transport_options: As in Celery's ``broker_transport_options`` (``master_name``, ``global_keyprefix``, ...).
             exchange: Celery's ``control_exchange``.
+            tls: For a broker with TLS; what the system trusts, and no certificate, if not given.
         """
         self._broker = broker
         self._clock = clock
         self._timeout = timeout.total_seconds()
         self._transport_options = dict(transport_options or {})
+        self._tls = tls or BrokerTLS()
         self._exchange = Exchange(f"{exchange}.pidbox", type="fanout", durable=False, delivery_mode="transient")
         self._replies = Exchange(f"reply.{exchange}.pidbox", type="direct", durable=False, delivery_mode="transient")
 
@@ -147,6 +166,36 @@ class RemoteControl:
                 busy = sum(number for number in numbers if isinstance(number, int))
                 seen[node] = Answer(pid=pid if isinstance(pid, int) else None, queues=names, busy=busy)
         return seen
+
+    def mailboxes(self, nodes: Collection[str]) -> frozenset[str]:
+        """
+        Return those of *nodes* that the broker keeps a mailbox for: a worker that listens to remote control has one.
+
+        None for a worker that runs and is connected means that its remote control is off. One that is there proves
+        nothing: over Redis it outlives a worker that was killed.
+        """
+        found = set()
+        with _translated("it was asked who listens"), self._connected() as connection:
+            for node in sorted(set(nodes)):
+                if self._has_mailbox(connection, f"{node}.{self._exchange.name}"):
+                    found.add(node)
+        return frozenset(found)
+
+    def _has_mailbox(self, connection: Connection, queue: str) -> bool:
+        # A channel of its own each: a broker that knows no such queue closes the channel over the question.
+        channel = connection.channel()
+        table = getattr(channel, "get_table", None)
+        if table is not None:
+            with channel:
+                return any(queue == bound[-1] for bound in table(self._exchange.name))
+        try:
+            channel.queue_declare(queue, passive=True)
+        except NotFound:
+            return False
+        except ResourceLocked:
+            return True  # it is the worker's alone
+        channel.close()
+        return True
 
     def cancel(self, node: str, queues: Collection[str]) -> None:
         """Let *node* stop consuming *queues*. Raises `Unavailable` unless it confirms each."""
@@ -229,16 +278,50 @@ class RemoteControl:
             "socket_connect_timeout": self._timeout,
             # The transport's own blocking read on the server lasts up to one second.
             "socket_timeout": self._timeout + 1,
+            # The same for AMQP, in its library's words.
+            "read_timeout": self._timeout + 1,
+            "write_timeout": self._timeout + 1,
             "max_retries": 0,
         }
         url = usable(self._broker(), source="the broker setting")
-        connection = Connection(url, connect_timeout=self._timeout, transport_options=options)
+        parts = urlsplit(url)
+        scheme = parts.scheme
+        # What a URL says of TLS would replace our options as a whole, "do not verify" included.
+        kept = [each for each in parts.query.split("&") if each and not each.startswith("ssl_")]
+        # The library's transport for amqps takes no options for TLS.
+        url = parts._replace(scheme="amqp" if scheme == "amqps" else scheme, query="&".join(kept)).geturl()
+        connection = Connection(
+            url,
+            connect_timeout=self._timeout,
+            transport_options=options,
+            ssl=self._tls_options(scheme, url) if scheme in _WITH_TLS else None,
+        )
         try:
             # Left to itself it would try once more, two seconds later.
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             yield connection
         finally:
             connection.release()
+
+    def _tls_options(self, scheme: str, url: str) -> dict[str, object]:
+        """Return what the transport wants to know; each of the two libraries behind it has its own words."""
+        ca, certificate, key = (
+            None if each is None else str(each)
+            for each in (self._tls.ca_file, self._tls.certificate_file, self._tls.key_file)
+        )
+        if scheme == "rediss":
+            return {
+                "ssl_cert_reqs": ssl.CERT_REQUIRED,
+                "ssl_check_hostname": True,
+                **({"ssl_ca_certs": ca} if ca else {}),
+                **({"ssl_certfile": certificate, "ssl_keyfile": key} if certificate else {}),
+            }
+        return {
+            "cert_reqs": ssl.CERT_REQUIRED,
+            "server_hostname": urlsplit(url).hostname,
+            "ca_certs": ca,
+            **({"certfile": certificate, "keyfile": key} if certificate else {}),
+        }
 
 
 @contextmanager

@@ -1,0 +1,120 @@
+"""
+What Airflow itself says of its work: task attempts, runs, executors' workers, and the few switches that rotator uses.
+
+Rules that must stay true here:
+
+- Only names, states and moments leave this module. A run's configuration, rendered fields, notes and extras are not
+  even looked at: people put secrets there.
+- Airflow ignores a filter that it does not know, in silence; whatever matters is filtered here again.
+- Complete or an error: half a list must never be read as "nothing else runs" (law 17).
+
+Both interfaces are spoken: v2 (Airflow 3) and v1 (Airflow 2.10), which name the same things a little differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from rotator.adapters.airflow.api import JSON, AirflowAPI, Query, Version, segment
+from rotator.core.tasks import Run, TaskAttempt
+from rotator.errors import Rejected
+
+RUNNING_STATES = ("running", "restarting")
+"""States in which a worker holds the task. A deferred one waits in a triggerer; a queued one has no worker yet."""
+
+_EVERY_TASK = "/dags/~/dagRuns/~/taskInstances"
+
+
+class AirflowTasks:
+    """`rotator.ports.RunningTasks` and `rotator.ports.RunHistory`. Safe to share between threads."""
+
+    def __init__(self, api: AirflowAPI) -> None:
+        """Ask *api*; nothing is sent yet."""
+        self._api = api
+
+    def running(self) -> tuple[TaskAttempt, ...]:
+        """Return every task attempt that some worker works on now."""
+        query = [("state", state) for state in RUNNING_STATES]
+        found = self._attempts(query, doing="listing the running tasks")
+        # A task may move to another page while the pages are read, and then be seen twice.
+        return tuple({each.key: each for each in found if each.state in RUNNING_STATES}.values())
+
+    def ended(self, since: datetime, until: datetime) -> Iterator[TaskAttempt]:
+        """Yield every task attempt that ended from *since* on and before *until*."""
+        query = [("end_date_gte", _written(since)), ("end_date_lte", _written(until))]
+        seen = set()
+        for each in self._attempts(query, doing="copying what ran"):
+            if each.ended_at is not None and since <= each.ended_at < until and each.key not in seen:
+                seen.add(each.key)
+                yield each
+
+    def runs(self, of: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
+        """Return the runs named by (DAG, run); those that Airflow has forgotten are absent."""
+        found = {}
+        for dag, run in dict.fromkeys(of):
+            path = f"/dags/{segment(dag)}/dagRuns/{segment(run)}"
+            try:
+                found[dag, run] = _run(self._api.get(path, doing="reading who set a run off"))
+            except Rejected:
+                # 404: cleaned up in between. What its tasks were is known all the same.
+                continue
+        return found
+
+    def _attempts(self, query: Query, *, doing: str) -> Iterator[TaskAttempt]:
+        # By age: what appears while the pages are read comes last, and moves nothing to another page.
+        order = [("order_by", "id")] if self._api.version is Version.V2 else []
+        for each in self._api.listed(_EVERY_TASK, "task_instances", doing=doing, query=[*query, *order]):
+            yield _attempt(each)
+
+
+def _attempt(found: JSON) -> TaskAttempt:
+    return TaskAttempt(
+        dag=_text(found, "dag_id"),
+        run=_text(found, "dag_run_id"),
+        task=_text(found, "task_id"),
+        map_index=found["map_index"] if isinstance(found.get("map_index"), int) else -1,
+        attempt=found["try_number"] if isinstance(found.get("try_number"), int) else 1,
+        state=_text(found, "state"),
+        host=_text(found, "hostname"),
+        queue=_text(found, "queue"),
+        executor=_text(found, "executor"),
+        started_at=_moment(found, "start_date"),
+        ended_at=_moment(found, "end_date"),
+    )
+
+
+def _run(found: JSON) -> Run:
+    versions = found.get("dag_versions")
+    version = versions[-1] if isinstance(versions, list) and versions and isinstance(versions[-1], dict) else {}
+    bundle = " ".join(filter(None, (_text(version, "bundle_name"), _text(version, "bundle_version"))))
+    return Run(
+        dag=_text(found, "dag_id"),
+        run=_text(found, "dag_run_id"),
+        run_type=_text(found, "run_type"),
+        triggered_by=_text(found, "triggered_by"),
+        triggering_user=_text(found, "triggering_user_name"),
+        bundle=bundle,
+    )
+
+
+def _text(found: JSON, name: str) -> str:
+    value = found.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _moment(found: JSON, name: str) -> datetime | None:
+    value = found.get(name)
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise Rejected(f"Airflow wrote a {name} that is no moment") from None
+    if moment.tzinfo is None:
+        raise Rejected(f"Airflow wrote a {name} without a zone")
+    return moment
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
