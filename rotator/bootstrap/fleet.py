@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from rotator.adapters.airflow.celery import CeleryDrainer, CeleryNode, queues_of_command
-from rotator.adapters.airflow.remote_control import RemoteControl, broker_from_file
+from rotator.adapters.airflow.celery import CeleryDrainer, CeleryNode, SecondOpinion, queues_of_command
+from rotator.adapters.airflow.remote_control import BrokerTLS, RemoteControl, broker_from_file
+from rotator.adapters.airflow.rest import AirflowTasks
 from rotator.adapters.directory import Access, DirectoryStore
 from rotator.adapters.kubernetes.bundles import BundleStore
 from rotator.adapters.kubernetes.notes import Dress
@@ -22,6 +23,7 @@ from rotator.adapters.probes import EnvoyAdminProbe, ReadBackProbe, ReportProbe,
 from rotator.adapters.processes import CommandMember, Processes, UnitMember
 from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints, VaultAuthorities
 from rotator.adapters.vault.issuer import VaultIssuer
+from rotator.bootstrap.airflow import airflow_api, airflow_part
 from rotator.bootstrap.meshes import mesh_target
 from rotator.bootstrap.sessions import Sessions
 from rotator.cluster.objects import ObjectAPI
@@ -51,9 +53,7 @@ def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
         certificates={
             SubjectName(name): certificate_target(settings, name, clock, cluster) for name in settings.certificates
         },
-        workloads={
-            SubjectName(name): workload_target(name, workload, clock) for name, workload in settings.workloads.items()
-        },
+        workloads={SubjectName(name): workload_target(settings, name, clock) for name in settings.workloads},
     )
 
 
@@ -170,8 +170,9 @@ def _probe(probe: ProbeSettings, wanted: CertificateSettings, stores: tuple[Leaf
     return ReadBackProbe(holder.just_read if isinstance(holder, SecretStore) else holder, clock=clock)
 
 
-def workload_target(name: str, workload: Workload, clock: Clock) -> WorkloadTarget:
+def workload_target(settings: Settings, name: str, clock: Clock) -> WorkloadTarget:
     """Return one workload with its members and how they are drained."""
+    workload = settings.workloads[name]
     members: list[CommandMember | UnitMember] = []
     for each in workload.processes or ():
         if each.unit is not None:
@@ -201,20 +202,39 @@ def workload_target(name: str, workload: Workload, clock: Clock) -> WorkloadTarg
             start_timeout=workload.start_timeout,
             drained=workload.drain is not None,
         ),
-        drainer=_drainer(workload, clock),
+        drainer=_drainer(settings, workload, clock),
+        part=airflow_part(workload),
         ready_within=workload.start_timeout,
         keep_running=all(isinstance(each, CommandMember) for each in members),
     )
 
 
-def _drainer(workload: Workload, clock: Clock) -> Drainer | None:
+def _drainer(settings: Settings, workload: Workload, clock: Clock) -> Drainer | None:
     """Return how work is taken away from the members of *workload*, if it is."""
     celery = workload.drain.celery if workload.drain is not None else None
     if celery is None:
         return None
-    control = RemoteControl(broker_from_file(celery.broker_file), clock=clock, timeout=celery.timeout)
+    tls = BrokerTLS(
+        ca_file=celery.tls.ca_file, certificate_file=celery.tls.certificate_file, key_file=celery.tls.key_file
+    )
+    control = RemoteControl(broker_from_file(celery.broker_file), clock=clock, timeout=celery.timeout, tls=tls)
     nodes = {}
     for each in workload.processes or ():
         queues = frozenset(each.queues or celery.queues) or queues_of_command(each.command or ())
         nodes[each.name] = CeleryNode(node=each.node or f"celery@{each.name}", queues=queues)
-    return CeleryDrainer(control, nodes)
+    return CeleryDrainer(control, nodes, _opinion(settings, workload, clock))
+
+
+def _opinion(settings: Settings, workload: Workload, clock: Clock) -> SecondOpinion | None:
+    """Return Airflow's own account of what the members of *workload* do, if it is named."""
+    celery = workload.drain.celery if workload.drain is not None else None
+    if workload.airflow is None or celery is None:
+        return None
+    # Whoever rotator stops itself is never killed by it; a pod's grace period may end.
+    otherwise = "stop" if workload.processes else "wait"
+    return SecondOpinion(
+        tasks=AirflowTasks(airflow_api(settings.airflow[workload.airflow.installation], clock)),
+        clock=clock,
+        starts_within=workload.start_timeout,
+        stop_deaf=(celery.without_remote_control or otherwise) == "stop",
+    )

@@ -6,6 +6,7 @@ Rules that must stay true here:
 - Drain first; replace a member only after two observations in a row saw it idle; unknown work is never idle (law 17).
   Where nothing drains, members are stopped as they are, in the time that they themselves take to end.
 - Never below the minimum available (ready and not draining), and at least one consumer of every queue stays.
+- One that cannot be drained is stopped gently instead, with the same care for the others; nothing is killed by that.
 - After a replacement the new member must be ready before the next wave; the first unhealthy wave stops the roll and
   gives the others their work back.
 - Only members that started before the new material are touched: no restart without changed material (law 16).
@@ -53,6 +54,8 @@ class RolloutPolicy:
     """Something takes work away from members before they are replaced; False: they are stopped as they are."""
     starts_members: bool = True
     """Replacing a member starts it anew; False: a controller does that, and what does not run is waited for."""
+    keep_available: int = 0
+    """Members that stay available whatever else is allowed: without any API server Airflow kills its own tasks."""
     queue_single_consumer: bool = False
     """The operator's word that a queue may stand without a consumer while its only one is replaced."""
     abort_after_failures: int = 1
@@ -203,6 +206,7 @@ def _drain_next(
     unavailable = sum(1 for each in members if not _is_available(each) and not each.spare)
     allowed = policy.max_unavailable + policy.surge
     alone: dict[str, tuple[str, ...]] = {}
+    lonely: list[str] = []
     # Members that take no work anyway first: draining them costs nothing.
     for each in sorted(waiting, key=_is_available):
         if _is_available(each) and unavailable >= allowed:
@@ -211,8 +215,12 @@ def _drain_next(
         if left_alone:
             alone[each.name] = left_alone
             continue
-        if not policy.drained:
-            return ReplaceMember(workload=each.workload, member=each.name)
+        if _is_available(each) and sum(map(_is_available, members)) <= policy.keep_available:
+            lonely.append(each.name)
+            continue
+        if not policy.drained or each.undrainable:
+            forced = each.undrainable and is_late and policy.at_drain_deadline is AtDrainDeadline.FORCE
+            return ReplaceMember(workload=each.workload, member=each.name, forced=forced)
         return DrainMember(workload=each.workload, member=each.name)
     if draining:
         return Wait(until=until, on=tuple(each.name for each in draining), why="to finish their work", alert=is_late)
@@ -220,6 +228,13 @@ def _drain_next(
         queues = ", ".join(sorted({queue for queues in alone.values() for queue in queues}))
         return Wait(
             until=None, on=tuple(alone), why=f"which alone consume {queues}: give them company first", alert=True
+        )
+    if lonely:
+        return Wait(
+            until=None,
+            on=tuple(lonely),
+            why=f"of which {policy.keep_available} must stay available: start another first",
+            alert=True,
         )
     ending = [each for each in members if each.ending]
     if ending:

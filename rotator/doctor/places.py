@@ -68,7 +68,7 @@ def _in_cluster(about: str, store: LeafStore) -> Iterator[Finding]:
 
 
 def _workload(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:
-    target = workload_target(name, settings.workloads[name], clock)
+    target = workload_target(settings, name, clock)
     members = target.workloads.members()
     running = {each.name for each in members if each.running}
     if target.drainer is not None:

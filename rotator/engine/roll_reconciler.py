@@ -6,6 +6,7 @@ Rules that must stay true here:
 - No restart without changed material (law 16): a member is replaced because what it loaded is no longer what is
   published, or because it does not run; never because rotator restarted.
 - A member that stopped is started again only where rotator keeps it running, or in the middle of its own roll.
+- Parts of one Airflow are rolled one after the other: a step begins only while no other is in the middle of its own.
 - One step a visit; waiting is done between visits, never inside one (law 17, and a prompt stop).
 """
 
@@ -20,6 +21,7 @@ import structlog
 
 from rotator.core import rollout
 from rotator.core.model import Member, Observation, SubjectName
+from rotator.core.order import Part, Standing, held_by_others
 from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember, Wait, sentence
 from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
 from rotator.engine.locks import Locks
@@ -48,6 +50,8 @@ class RollReconciler:
         self._steps = steps
         self._members: dict[SubjectName, tuple[Member, ...]] = {}
         self._failed: dict[SubjectName, frozenset[str]] = {}
+        self._stale: dict[SubjectName, bool] = {}
+        """Whether some member of a workload runs on old material, as last seen."""
         self._begun: dict[SubjectName, datetime] = {}
         self._looks: dict[SubjectName, Look] = {}
         self._guard = threading.Lock()
@@ -97,7 +101,10 @@ class RollReconciler:
             rotation for each in certificates if (rotation := self._memory.open_rotation(each.name)) is not None
         )
         since = max((moment for each in seen if (moment := stale_before(each)) is not None), default=None)
-        if since is None or not self._has_work(target, members, since, rotations):
+        has_work = since is not None and self._has_work(target, members, since, rotations)
+        with self._guard:
+            self._stale[target.name] = since is not None and any(rollout.is_stale(each, since) for each in members)
+        if since is None or not has_work:
             self._begun.pop(target.name, None)
             return Look(at=self._clock.now() + IDLE_LOOK)
         now = self._clock.now()
@@ -109,6 +116,7 @@ class RollReconciler:
             begun or now,
             now,
             self._failed.get(target.name, frozenset()),
+            held=self._held(fleet, target),
         )
         match decision:
             case DrainMember() | ReplaceMember() | UndrainMember():
@@ -124,6 +132,24 @@ class RollReconciler:
                 self._failed.pop(target.name, None)
                 self._begun.pop(target.name, None)
                 return Look(at=now + POLL if rotations else now + IDLE_LOOK)
+
+    def _held(self, fleet: Fleet, target: WorkloadTarget) -> str | None:
+        """Return why nobody of *target* may be replaced now, in words; None if they may."""
+        if target.part is None:
+            return None
+        return held_by_others(
+            self._standing(target, target.part),
+            [self._standing(each, each.part) for each in fleet.beside(target) if each.part is not None],
+        )
+
+    def _standing(self, target: WorkloadTarget, part: Part) -> Standing:
+        with self._guard:
+            return Standing(
+                workload=target.name,
+                component=part.component,
+                members=self._members.get(target.name),
+                has_work=self._stale.get(target.name, False),
+            )
 
     def _apply(
         self,

@@ -16,6 +16,7 @@ from typing import NewType
 
 from rotator.core.authority import AuthorityPolicy
 from rotator.core.model import KeyType, ManagedCertificate, SubjectName, TrustDomainName
+from rotator.core.order import Part
 from rotator.core.rollout import RolloutPolicy
 from rotator.core.window import LeafPolicy
 from rotator.ports import Authorities, Drainer, Issuer, LeafStore, Mesh, ParentRevocation, Probe, Workloads
@@ -83,6 +84,8 @@ class WorkloadTarget:
     drainer: Drainer | None = None
     ready_within: timedelta = timedelta(minutes=1)
     """A member that runs longer than this without being ready has failed: the roll stops there."""
+    part: Part | None = None
+    """Which part of which Airflow it is: parts of one are rolled one after the other."""
     keep_running: bool = False
     """Rotator starts a member that does not run (commands); units are their service manager's."""
 
@@ -105,6 +108,17 @@ class Fleet:
     def relying_on(self, domain: TrustDomainName) -> tuple[CertificateTarget, ...]:
         """Return the certificates whose bundle holds *domain*, its own leaves' owners included."""
         return tuple(each for each in self.certificates.values() if domain in each.certificate.trusts)
+
+    def beside(self, target: WorkloadTarget) -> tuple[WorkloadTarget, ...]:
+        """Return the other parts of the Airflow that *target* is a part of; none if it is of none."""
+        part = target.part
+        if part is None:
+            return ()
+        return tuple(
+            each
+            for each in self.workloads.values()
+            if each.name != target.name and each.part is not None and each.part.installation == part.installation
+        )
 
     def rolled_with(self, workload: SubjectName) -> tuple[CertificateTarget, ...]:
         """Return the certificates that *workload* loads at its start."""

@@ -23,6 +23,7 @@ from typing import Final
 from rotator.core.model import AtDeadline
 from rotator.core.window import written
 from rotator.redaction import names_secret
+from rotator.settings.airflow_checks import check_airflow
 from rotator.settings.document import Document, Place
 from rotator.settings.mesh_checks import check_meshes
 from rotator.settings.model import Settings
@@ -473,6 +474,7 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _places,
     _cluster_places,
     _workloads,
+    check_airflow,
     _calendar,
     _approval,
     _thresholds,

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rotator.settings.airflow import AirflowInstallation
 from rotator.settings.approval import Approval
 from rotator.settings.cluster import Cluster
 from rotator.settings.issuers import IssuerSettings
@@ -205,6 +206,8 @@ class Settings(Keys):
     """Trust domains by name."""
     certificates: Mapping[Name, CertificateSettings] = Field(default_factory=dict)
     """Certificates by name."""
+    airflow: Mapping[Name, AirflowInstallation] = Field(default_factory=dict)
+    """Airflows by name."""
     workloads: Mapping[Name, Workload] = Field(default_factory=dict)
     """Workloads by name."""
     windows: tuple[MaintenanceWindowSettings, ...] = ()

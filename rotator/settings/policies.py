@@ -20,7 +20,7 @@ from rotator.core.approval import ApprovalPolicy, ApprovalRule, Operation
 from rotator.core.authority_policy import AuthorityPolicy
 from rotator.core.foreseen import AlertPolicy
 from rotator.core.model import ManagedCertificate, SubjectKind, SubjectName, TrustDomainName
-from rotator.core.rollout import RolloutPolicy
+from rotator.core.rollout import AtDrainDeadline, RolloutPolicy
 from rotator.core.window import Budget, Calendar, Freeze, LeafPolicy, MaintenanceWindow
 from rotator.settings.model import MaintenanceWindowSettings, Settings
 from rotator.settings.workloads import Workload
@@ -74,22 +74,23 @@ def roll_budget(workload: Workload) -> timedelta:
 
     With a drain that is its deadline, which covers all waves; without one, every wave stops and starts in its own time.
     """
-    if workload.drain is not None and workload.drain.celery is not None:
-        return workload.drain.celery.deadline
+    if workload.drain is not None:
+        return workload.drain.deadline
     waves = math.ceil(len(workload.processes or ()) / workload.max_unavailable)
     return waves * (workload.stop_timeout + workload.start_timeout)
 
 
 def rollout_policy(workload: Workload) -> RolloutPolicy:
     """Return how *workload* is rolled."""
-    celery = workload.drain.celery if workload.drain is not None else None
-    if celery is None:
-        return RolloutPolicy(max_unavailable=workload.max_unavailable, drain_deadline=roll_budget(workload))
+    drain, part = workload.drain, workload.airflow
+    celery = drain.celery if drain is not None else None
     return RolloutPolicy(
         max_unavailable=workload.max_unavailable,
-        drain_deadline=celery.deadline,
-        at_drain_deadline=celery.then,
-        queue_single_consumer=celery.single_consumer == "allow",
+        drain_deadline=roll_budget(workload),
+        at_drain_deadline=drain.then if drain is not None else AtDrainDeadline.WAIT,
+        drained=drain is not None,
+        keep_available=1 if part is not None and part.component == "api_server" and part.only_one == "refuse" else 0,
+        queue_single_consumer=celery is not None and celery.single_consumer == "allow",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from rotator.core.rollout import AtDrainDeadline
+from rotator.settings.airflow import PartOfAirflow
 from rotator.settings.keys import Keys, OneOf
 from rotator.settings.values import AbsolutePath, Name, OpenText, PositiveDuration, SecretFile
 
@@ -57,11 +58,29 @@ class ClusterWorkload(Keys):
     """Its name."""
 
 
+class BrokerTLSSettings(Keys):
+    """A broker whose URL asks for TLS (rediss, amqps): how it is verified, and what is shown to it."""
+
+    ca_file: AbsolutePath | None = None
+    """CA certificates that sign the broker's certificate; the system's if not given."""
+    certificate_file: AbsolutePath | None = None
+    """Client certificate with its chain, PEM; read for each conversation, so it may be one that rotator rotates."""
+    key_file: SecretFile | None = None
+    """Its private key, PEM."""
+
+
 class CeleryDrain(Keys):
     """Draining Celery workers through their broker."""
 
     broker_file: SecretFile
     """File that holds the broker's URL."""
+    tls: BrokerTLSSettings = BrokerTLSSettings()
+    """TLS to the broker."""
+    without_remote_control: Literal["wait", "stop"] | None = None
+    """
+    What becomes of workers whose remote control is off: stop them gently without a drain, one at a time, or wait for a
+    person. Stop needs airflow. Default: stop for processes, wait for pods, whose grace period might kill them.
+    """
     queues: tuple[OpenText, ...] = ()
     """Queues that the workers consume; read from their command lines if not given."""
     deadline: PositiveDuration
@@ -79,6 +98,21 @@ class Drain(OneOf):
 
     celery: CeleryDrain | None = None
     """Celery workers."""
+
+    @property
+    def deadline(self) -> timedelta:
+        """Return the time for draining and replacing all members."""
+        return self._chosen.deadline
+
+    @property
+    def then(self) -> AtDrainDeadline:
+        """Return the operator's word for the deadline."""
+        return self._chosen.then
+
+    @property
+    def _chosen(self) -> CeleryDrain:
+        found: CeleryDrain = getattr(self, self.chosen)
+        return found
 
 
 class Workload(Keys):
@@ -98,3 +132,5 @@ class Workload(Keys):
     """From starting a member to it being ready."""
     drain: Drain | None = None
     """How it is drained; without it, members are stopped as they are."""
+    airflow: PartOfAirflow | None = None
+    """Which part of which Airflow it is; gives the drain Airflow's own account of what runs."""

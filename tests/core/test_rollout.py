@@ -203,3 +203,27 @@ def _worked(each: Member) -> Member:
         left = max(0, (each.busy or 0) - 1)
         return replace(each, busy=left, idle_seen=each.idle_seen + 1 if left == 0 else 0)
     return replace(each, ready=True)
+
+
+def test_law_17_who_cannot_be_drained_is_stopped_with_the_same_care() -> None:
+    """One at a time, gently, never a queue's last consumer; killed only by the operator's word at the deadline."""
+    deaf = member("a", queues=("q",)), member("b", queues=("q",))
+    deaf = replace(deaf[0], undrainable=True, busy=None), replace(deaf[1], undrainable=True, busy=None)
+    assert ReplaceMember(workload=deaf[0].workload, member="a") == roll(*deaf)
+    assert isinstance(roll(deaf[0], replace(deaf[1], ready=False, started_at=NOW + MINUTE)), Wait)
+    assert isinstance(roll(deaf[0]), Wait), "the only consumer"
+    force = replace(POLICY, at_drain_deadline=AtDrainDeadline.FORCE)
+    late = roll(*deaf, policy=force, now=NOW + 2 * HOUR)
+    assert ReplaceMember(workload=deaf[0].workload, member="a", forced=True) == late
+    skip = replace(POLICY, at_drain_deadline=AtDrainDeadline.SKIP)
+    assert isinstance(roll(*deaf, policy=skip, now=NOW + 2 * HOUR), Wait)
+
+
+def test_law_17_some_members_stay_available_whatever_else() -> None:
+    """The only API server is not replaced; one of two is."""
+    policy = replace(POLICY, drained=False, keep_available=1)
+    alone = roll(member("a"), policy=policy)
+    assert isinstance(alone, Wait)
+    assert (True, ("a",)) == (alone.alert, alone.on)
+    assert ReplaceMember(workload=member("a").workload, member="a") == roll(member("a"), member("b"), policy=policy)
+    assert isinstance(roll(member("a"), member("b", ready=False, fresh=True), policy=policy), Wait)

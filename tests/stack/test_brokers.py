@@ -39,8 +39,8 @@ url, tls, remote = json.loads(sys.argv[1])
 app = Celery("tests", broker=url, set_as_current=True)
 app.conf.update(worker_enable_remote_control=remote, task_default_queue="default", broker_use_ssl=tls or None,
                 broker_connection_retry_on_startup=True)
-app.worker_main(["worker", "--pool=solo", "--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat",
-                 "--hostname=celery@worker-1", "--queues=default,heavy"])
+app.worker_main(["worker", "--pool=solo", "--loglevel=INFO", "--without-gossip", "--without-mingle",
+                 "--without-heartbeat", "--hostname=celery@worker-1", "--queues=default,heavy"])
 """
 
 

@@ -134,21 +134,23 @@ class AirflowAPI:
         """
         Yield every item of the list *of* at *path*, page by page.
 
-        The order is by id where the interface knows one: a list that changes while it is read may then show an item
-        twice, or one that moved, and never hides one that stayed.
+        Raises:
+            Unavailable: If it gave fewer items than it said that there are: it changed while it was read.
         """
         offset = 0
         for _ in range(MOST_PAGES):
             paged = [*query, ("limit", str(self._page)), ("offset", str(offset))]
-            page = self.get(path, doing=doing, query=paged).get(of)
+            answer = self.get(path, doing=doing, query=paged)
+            page, total = answer.get(of), answer.get("total_entries")
             if not isinstance(page, list):
                 raise Rejected(f"Airflow's answer has no {of}, seen while {doing}")
             yield from (each for each in page if isinstance(each, dict))
-            if not page:
-                return
             offset += len(page)
-            if len(page) < self._page:
-                return
+            if page and (len(page) == self._page or (isinstance(total, int) and offset < total)):
+                continue
+            if isinstance(total, int) and offset < total:
+                raise Unavailable(f"Airflow's list changed while it was read, seen while {doing}")
+            return
         raise Rejected(f"Airflow's list does not end, seen while {doing}")
 
     def post(self, path: str, body: JSON, *, doing: str) -> JSON:

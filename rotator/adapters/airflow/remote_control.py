@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from amqp.exceptions import AccessRefused, AMQPError, NotFound, ResourceLocked
@@ -183,7 +184,7 @@ class RemoteControl:
 
     def _has_mailbox(self, connection: Connection, queue: str) -> bool:
         # A channel of its own each: a broker that knows no such queue closes the channel over the question.
-        channel = connection.channel()
+        channel: Any = connection.channel()
         table = getattr(channel, "get_table", None)
         if table is not None:
             with channel:
@@ -294,7 +295,7 @@ class RemoteControl:
             url,
             connect_timeout=self._timeout,
             transport_options=options,
-            ssl=self._tls_options(scheme, url) if scheme in _WITH_TLS else None,
+            ssl=self._tls_options(scheme, url) if scheme in _WITH_TLS else False,
         )
         try:
             # Left to itself it would try once more, two seconds later.

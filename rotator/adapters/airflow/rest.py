@@ -18,7 +18,7 @@ from datetime import datetime
 
 from rotator.adapters.airflow.api import JSON, AirflowAPI, Query, Version, segment
 from rotator.core.tasks import Run, TaskAttempt
-from rotator.errors import Rejected
+from rotator.errors import Rejected, Unavailable
 
 RUNNING_STATES = ("running", "restarting")
 """States in which a worker holds the task. A deferred one waits in a triggerer; a queued one has no worker yet."""
@@ -36,9 +36,13 @@ class AirflowTasks:
     def running(self) -> tuple[TaskAttempt, ...]:
         """Return every task attempt that some worker works on now."""
         query = [("state", state) for state in RUNNING_STATES]
-        found = self._attempts(query, doing="listing the running tasks")
-        # A task may move to another page while the pages are read, and then be seen twice.
-        return tuple({each.key: each for each in found if each.state in RUNNING_STATES}.values())
+        doing = "listing the running tasks"
+        found = [each for each in self._attempts(query, doing=doing) if each.state in RUNNING_STATES]
+        distinct = {each.key: each for each in found}
+        if len(distinct) < len(found):
+            # v1 knows no order: whoever is seen twice has taken the place of another who was not seen.
+            raise Unavailable(f"Airflow's list changed while it was read, seen while {doing}")
+        return tuple(distinct.values())
 
     def ended(self, since: datetime, until: datetime) -> Iterator[TaskAttempt]:
         """Yield every task attempt that ended from *since* on and before *until*."""

@@ -251,7 +251,7 @@ class Airflow:
 
     # --- work -------------------------------------------------------------------------------------------------------
 
-    def call(self, method: str, path: str, body: object = None, *, user: str = "alice") -> JSON:
+    def call(self, method: str, path: str, body: JSON | None = None, *, user: str = "alice") -> JSON:
         """Make one call as *user* and return its JSON."""
         with self._session.request(
             method,

@@ -1,0 +1,40 @@
+"""
+The Airflows that the settings name, as the adapters want them.
+
+Rules that must stay true here:
+
+- Nothing is called over the network, and no file is opened.
+"""
+
+from __future__ import annotations
+
+from rotator.adapters.airflow.api import AirflowAPI, Endpoint, Version
+from rotator.core.order import Component, Part
+from rotator.ports import Clock
+from rotator.settings.airflow import AirflowInstallation
+from rotator.settings.workloads import Workload
+
+
+def airflow_api(one: AirflowInstallation, clock: Clock) -> AirflowAPI:
+    """Return the REST API of *one*."""
+    return AirflowAPI(
+        Endpoint(
+            url=one.url,
+            ca_file=one.ca_file,
+            client_certificate_file=one.client_certificate_file,
+            client_key_file=one.client_key_file,
+            username=one.username or "",
+            password_file=one.password_file,
+            token_file=one.token_file,
+            version=None if one.api == "auto" else Version(one.api),
+            timeout=one.timeout,
+        ),
+        clock=clock,
+    )
+
+
+def airflow_part(workload: Workload) -> Part | None:
+    """Return which part of which Airflow *workload* is, None if it is none."""
+    if workload.airflow is None:
+        return None
+    return Part(installation=workload.airflow.installation, component=Component(workload.airflow.component))
