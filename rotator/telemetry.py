@@ -161,7 +161,6 @@ class Metric(StrEnum):
     ISSUER_NOT_AFTER = "rotator_issuer_not_after_seconds"
     TOKEN_NOT_AFTER = "rotator_token_not_after_seconds"  # noqa: S105 -- a metric's name, not a secret
     LEADER = "rotator_leader"
-    ALERTS_FIRING = "rotator_alerts_firing"
     NOTICES = "rotator_notices_total"
     NOTICES_WAITING = "rotator_notices_waiting"
     WATCHED_NOT_AFTER = "rotator_watched_not_after_seconds"
@@ -186,7 +185,6 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
     Metric.ISSUER_NOT_AFTER: ("gauge", ("trust_domain", "generation"), "When a CA generation ends, Unix time."),
     Metric.TOKEN_NOT_AFTER: ("gauge", ("issuer",), "When the login at an issuer ends, Unix time."),
     Metric.LEADER: ("gauge", (), "1 while this process holds the lease."),
-    Metric.ALERTS_FIRING: ("gauge", ("kind", "severity"), "Alerts that are raised now."),
     Metric.NOTICES: ("counter", ("receiver", "result"), "Notices by what became of them: sent, failed, left_out."),
     Metric.NOTICES_WAITING: ("gauge", ("receiver",), "Notices that are news and not delivered yet."),
     Metric.WATCHED_NOT_AFTER: ("gauge", ("watched", "kind"), "When a watched certificate ends, Unix time."),

@@ -11,6 +11,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from rotator.bootstrap.cluster import access
 from rotator.bootstrap.fleet import build_fleet
 from rotator.bootstrap.sessions import Sessions
 from rotator.bootstrap.telling import build_tellers
+from rotator.bootstrap.watching import build_watched
 from rotator.clock import SystemClock
 from rotator.cluster.objects import ObjectAPI
 from rotator.core.event import Event
@@ -73,12 +75,15 @@ class Wired:
         if settings.ledger.path != self.settings.ledger.path or settings.ledger.origin != self.settings.ledger.origin:
             raise ConfigError("ledger.path and ledger.origin cannot change while the daemon runs: restart it")
         fleet = build_fleet(settings, self.sessions, self.clock)
+        cluster = functools.partial(self.sessions.cluster, settings)
+        watched = build_watched(settings, self.sessions, cluster)
         tellers = None
         if _told(settings) != _told(self.settings):
-            tellers = build_tellers(settings, self.clock, may_tell=self.lease.held)
+            tellers = build_tellers(settings, self.clock, cluster, may_tell=self.lease.held)
         self.policy[0] = fleet.policy_sha256
         self.engine.use(fleet)
         self.engine.fleet_alerts.policy = alert_policy(settings)
+        self.engine.watcher.use(watched)
         if tellers is not None:
             self.engine.alerting.use(tellers)
         self.settings = settings
@@ -189,7 +194,9 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         engine.alerting.watch(
             lambda now: sessions.alerts(engine.fleet_alerts.policy, now, engine.alerting.begun_before)
         )
-        engine.alerting.use(build_tellers(settings, clock, may_tell=lease.held))
+        cluster = functools.partial(sessions.cluster, settings)
+        engine.alerting.use(build_tellers(settings, clock, cluster, may_tell=lease.held))
+        engine.watcher.use(build_watched(settings, sessions, cluster))
         log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
         undo.pop_all()
     return Wired(settings, clock, store, lease, sessions, engine, log, signer, policy, stands_by, closing)

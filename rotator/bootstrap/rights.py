@@ -22,6 +22,7 @@ from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secr
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.notify.events import event_rights
 from rotator.bootstrap.telling import event_namespaces
+from rotator.bootstrap.watching import watch_rights
 from rotator.cluster.rbac import Account, confinement, role_objects
 from rotator.cluster.rights import Confined, Rights, joined, rule
 from rotator.errors import ConfigError
@@ -44,7 +45,7 @@ class Lent:
 
 def cluster_rights(settings: Settings) -> Rights:
     """Return what rotator needs in its own cluster, its meshes' namespaces left out."""
-    return joined([*_own(settings), *_leaves(settings), *_workloads(settings)])
+    return joined([*_own(settings), *_leaves(settings), *_workloads(settings), *watch_rights(settings)])
 
 
 def mesh_rights(settings: Settings, *, lent: Mapping[str, Lent] | None = None) -> Rights:

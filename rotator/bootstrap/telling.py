@@ -19,7 +19,7 @@ from rotator.adapters.notify.events import About, EventReceiver
 from rotator.adapters.notify.http import Access
 from rotator.adapters.notify.webhook import WebhookReceiver
 from rotator.adapters.notify.wording import Links
-from rotator.bootstrap.cluster import open_cluster
+from rotator.cluster.objects import ObjectAPI
 from rotator.core.model import Severity, SubjectName
 from rotator.engine.telling import Teller, Terms
 from rotator.errors import ConfigError
@@ -31,15 +31,24 @@ _MOST = {"alertmanager": 500, "webhook": 100, "kubernetes_events": 20, "apprise"
 """Notices in one message: a body of some hundred kilobytes; twenty calls; what a person reads is cut anyway."""
 
 
-def build_tellers(settings: Settings, clock: Clock, *, may_tell: Callable[[], bool]) -> tuple[Teller, ...]:
-    """Return a teller, not started, for everyone that *settings* want told. Raises `ConfigError`."""
+def build_tellers(
+    settings: Settings, clock: Clock, cluster: Callable[[], ObjectAPI], *, may_tell: Callable[[], bool]
+) -> tuple[Teller, ...]:
+    """
+    Return a teller, not started, for everyone that *settings* want told; *cluster* is asked for where Events are.
+
+    Raises:
+        ConfigError: If a receiver cannot be told as it is named.
+    """
     links = Links(
         environment=settings.environment,
         runbooks=settings.alerts.links.runbooks or "",
         status=settings.alerts.links.status or "",
     )
     return tuple(
-        Teller(each.name, _receiver(each, settings, clock, links), _terms(each), clock=clock, may_tell=may_tell)
+        Teller(
+            each.name, _receiver(each, settings, clock, links, cluster), _terms(each), clock=clock, may_tell=may_tell
+        )
         for each in settings.alerts.notify
     )
 
@@ -56,7 +65,9 @@ def _terms(wanted: NotifyReceiver) -> Terms:
     )
 
 
-def _receiver(wanted: NotifyReceiver, settings: Settings, clock: Clock, links: Links) -> Receiver:
+def _receiver(
+    wanted: NotifyReceiver, settings: Settings, clock: Clock, links: Links, cluster: Callable[[], ObjectAPI]
+) -> Receiver:
     name = wanted.name
     if wanted.alertmanager is not None:
         access = _access(wanted.alertmanager)
@@ -81,7 +92,7 @@ def _receiver(wanted: NotifyReceiver, settings: Settings, clock: Clock, links: L
         )
     if wanted.kubernetes_events is not None:
         return EventReceiver(
-            open_cluster(settings),
+            cluster(),
             instance=socket.gethostname(),
             repeat_every=wanted.repeats,
             about=about(settings, secrets=wanted.kubernetes_events.about_secrets),
@@ -106,7 +117,9 @@ def _access(wanted: Alertmanager) -> Access:
 def about(settings: Settings, *, secrets: bool) -> Callable[[SubjectName], About]:
     """Return what an Event of a subject is about: its first Secret if *secrets* says so, else rotator's own Lease."""
     namespace = settings.cluster.namespace if settings.cluster is not None else "rotator"
-    own = About(version="coordination.k8s.io/v1", kind="Lease", namespace=namespace, name="rotator")
+    lease = settings.cluster.lease if settings.cluster is not None else None
+    name = lease.name if lease is not None else "rotator"
+    own = About(version="coordination.k8s.io/v1", kind="Lease", namespace=namespace, name=name)
     places = {
         name: About(version="v1", kind="Secret", namespace=secret.namespace, name=secret.name)
         for name, certificate in settings.certificates.items()

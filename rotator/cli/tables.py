@@ -52,6 +52,9 @@ def status_view(status: Row, now: datetime) -> RenderableType:
     if workloads:
         parts += [Text(), _workloads(workloads)]
     parts += [line for row in _rows(status, "subjects") for line in _mesh_lines(row)]
+    watched = _rows(status, "watched")
+    if watched:
+        parts += [Text(), _watched(watched, now)]
     for alert in _rows(status, "alerts"):
         grave = alert.get("severity") == "critical"
         parts.append(Text(f"{alert.get('severity')}: {alert.get('summary')}", style="bold red" if grave else "yellow"))
@@ -59,6 +62,23 @@ def status_view(status: Row, now: datetime) -> RenderableType:
     if isinstance(ledger, Mapping):
         parts += [Text(), _ledger(ledger, now)]
     return Group(*parts)
+
+
+def _watched(rows: Sequence[Row], now: datetime) -> Table:
+    """Return what is watched without being managed: of a place of many, what ends first."""
+    table = Table("watched", "place", "found", "issuer", "expires", "seen", "problem", box=None, pad_edge=False)
+    for row in rows:
+        which = _said(row.get("which")) if row.get("which") else ""
+        table.add_row(
+            Text(_said(row.get("name")), style="bold"),
+            Text(_said(row.get("place"))),
+            Text(_said(row.get("count")) + (f", first {which}" if which else "")),
+            Text(_said(row.get("issuer"))),
+            _left(row, now),
+            _ago(row.get("seen_at"), now),
+            Text(_said(row.get("problem")), style=_SOON),
+        )
+    return table
 
 
 def plan_view(rows: Sequence[Row], now: datetime) -> RenderableType:

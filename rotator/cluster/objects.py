@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -102,17 +102,27 @@ class ObjectAPI:
 
         Those with the labels that *selector* asks for, if it is not empty.
         """
-        found: list[JSON] = []
-        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        return tuple(each for page in self.pages(path, selector=selector) for each in page)
+
+    def pages(
+        self, path: str, *, selector: str = "", fields: str = "", size: int = _PAGE, secret: bool = False
+    ) -> Iterator[tuple[JSON, ...]]:
+        """
+        Yield the objects of the collection at *path*, *size* at once; none if the cluster knows no such kind.
+
+        For what is too much to be kept whole. *selector* asks for labels, *fields* for fields, if they are not empty.
+        """
+        query = {"limit": str(size)}
+        query |= {key: words for key, words in (("labelSelector", selector), ("fieldSelector", fields)) if words}
         while True:
             try:
-                page = self._call("GET", path, query=query)
+                page = self._call("GET", path, query=query, secret=secret)
             except _AbsentError:
-                return tuple(found)
-            found += page.get("items", ())
+                return
+            yield tuple(page.get("items", ()))
             following = page.get("metadata", {}).get("continue")
             if not following:
-                return tuple(found)
+                return
             query["continue"] = following
 
     def create(self, path: str, body: Mapping[str, Any], *, secret: bool = False) -> JSON:

@@ -61,6 +61,7 @@ class Desk:
             "workloads": status.workloads(self._engine),
             "ledger": dict(self._ledger()),
             "alerts": status.alerts(self._engine),
+            "watched": status.watched(self._engine),
         }
 
     def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:

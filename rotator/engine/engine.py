@@ -39,6 +39,7 @@ from rotator.engine.recovery import Recovery
 from rotator.engine.roll_reconciler import RollReconciler
 from rotator.engine.roll_steps import RollSteps
 from rotator.engine.targets import Fleet, TargetId
+from rotator.engine.watcher import AT_ONCE, Watcher
 from rotator.engine.workers import Pool
 from rotator.errors import InvariantBroken, JournalError, RotatorError
 from rotator.ports import Clock, Journal, Lease, Notifier
@@ -118,6 +119,13 @@ class Engine:
             sources=[lambda now: self.fleet_alerts.true_now(self.fleet, now)],
             has_seen=self._has_seen,
         )
+        self.watcher = Watcher(
+            clock=clock,
+            policy=lambda: self.fleet_alerts.policy,
+            begun_before=self._begun_before,
+            threads=AT_ONCE if threads else 0,
+        )
+        self.alerting.watch(self.watcher.alerts, self.watcher.has_seen)
         self._loading = threading.Lock()
         self._started = False
 
@@ -149,6 +157,7 @@ class Engine:
     def stop(self, timeout: timedelta) -> bool:
         """Finish the steps under way and start no more; return whether they ended in time."""
         ended = self.pool.stop(timeout)
+        self.watcher.stop()
         self.alerting.stop()
         if self._wave is not None:
             self._wave.shutdown(wait=ended, cancel_futures=True)
@@ -161,6 +170,7 @@ class Engine:
         except JournalError as error:
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
         started = self.pool.run_due()
+        self.watcher.sweep()
         # Also without a ledger: then people need to know most.
         self.alerting.look()
         return started

@@ -55,6 +55,28 @@ def alerts(engine: Engine) -> list[dict[str, Any]]:
     ]
 
 
+def watched(engine: Engine) -> list[dict[str, Any]]:
+    """Return every entry of what is watched without being managed: what ends first there, and how many there are."""
+    return [
+        {
+            "name": row["name"],
+            "kind": row["kind"],
+            "place": row["place"],
+            "count": row["count"],
+            "which": first.which if first is not None else "",
+            "serial": first.serial if first is not None else None,
+            "issuer": first.issuer if first is not None else None,
+            "not_before": moment(first.not_before) if first is not None else None,
+            "not_after": moment(first.not_after) if first is not None else None,
+            "ends_first": first.ends_first if first is not None else "",
+            "seen_at": moment(row["seen_at"]),
+            "problem": row["problem"],
+        }
+        for row in engine.watcher.rows()
+        for first in [row["first"]]
+    ]
+
+
 def plan(engine: Engine, horizon: timedelta) -> list[dict[str, Any]]:
     """Return what will happen within *horizon*, when and why, earliest first."""
     now = engine.clock.now()

@@ -47,6 +47,7 @@ from rotator.ports.mesh import Adoption, Mesh, MeshView
 from rotator.ports.notifying import Message, Notice, Notifier, Receiver
 from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
 from rotator.ports.time import Clock
+from rotator.ports.watching import Watch
 from rotator.ports.workloads import Drainer, Workloads
 
 __all__ = [
@@ -102,5 +103,6 @@ __all__ = [
     "StandingAlert",
     "StandingAlerts",
     "Transaction",
+    "Watch",
     "Workloads",
 ]

@@ -27,7 +27,7 @@ from rotator.settings.airflow_checks import check_airflow
 from rotator.settings.document import Document, Place
 from rotator.settings.mesh_checks import check_meshes
 from rotator.settings.model import Settings
-from rotator.settings.notify_checks import check_notify
+from rotator.settings.notify_checks import check_notify, check_watch
 from rotator.settings.policies import authority_policy, leaf_policy
 from rotator.settings.trust import CertificateSettings
 from rotator.settings.values import spiffe_trust_domain
@@ -479,4 +479,5 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _approval,
     _thresholds,
     check_notify,
+    check_watch,
 )

@@ -37,6 +37,7 @@ from rotator.settings.values import (
     TrustDomainKey,
     Zone,
 )
+from rotator.settings.watching import WatchSettings
 from rotator.settings.workloads import Workload
 
 _SECOND = timedelta(seconds=1)
@@ -216,5 +217,7 @@ class Settings(Keys):
     """Times without planned work."""
     alerts: Alerts = Alerts()
     """When people are told."""
+    watch: Mapping[Name, WatchSettings] = Field(default_factory=dict)
+    """Certificates by name that rotator does not manage and keeps an eye on."""
     approval: Approval = Approval()
     """Where a second person's word is needed."""

@@ -30,6 +30,7 @@ def check_notify(settings: Settings, document: Document) -> None:
         *settings.trust_domains,
         *settings.workloads,
         *settings.issuers,
+        *settings.watch,
         "ledger",
         "rotator",
     }
@@ -91,3 +92,38 @@ def _kind(settings: Settings, document: Document, place: Place, receiver: Notify
                     (*place, receiver.kind, key),
                     f"found credentials and {url}; allowed https://, or http:// on this machine; do use https",
                 )
+
+
+def check_watch(settings: Settings, document: Document) -> None:
+    """Note in *document* everything about what is watched that cannot work."""
+    taken = {
+        **dict.fromkeys(settings.certificates, "a certificate"),
+        **dict.fromkeys(settings.trust_domains, "a trust domain"),
+        **dict.fromkeys(settings.workloads, "a workload"),
+        **dict.fromkeys(settings.issuers, "an issuer, which is watched always"),
+    }
+    alerts = settings.alerts
+    for name, wanted in settings.watch.items():
+        place: Place = ("watch", name)
+        if name in taken:
+            document.refuse(place, f"found {name}, also {taken[name]}; allowed names of their own; do rename it")
+        if wanted.kind.startswith("kubernetes_") and settings.cluster is None:
+            document.refuse(
+                (*place, wanted.kind),
+                f"found {wanted.kind} and no cluster; allowed with a cluster alone; do add cluster, even if it is "
+                "empty ({})",
+            )
+        if wanted.vault_issuer is not None and wanted.vault_issuer.issuer not in settings.issuers:
+            document.refuse(
+                (*place, "vault_issuer", "issuer"),
+                f"found {wanted.vault_issuer.issuer}; allowed what stands under issuers "
+                f"({', '.join(sorted(settings.issuers))}); do mend the name",
+            )
+        warning = wanted.expiry_ratio_warning or alerts.expiry_ratio_warning
+        critical = wanted.expiry_ratio_critical or alerts.expiry_ratio_critical
+        if (wanted.expiry_ratio_warning or wanted.expiry_ratio_critical) and warning >= critical:
+            document.refuse(
+                place,
+                f"found a warning at {warning:g} and critical at {critical:g}; allowed a warning before critical; "
+                "do lower expiry_ratio_warning",
+            )
