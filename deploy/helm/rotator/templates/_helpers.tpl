@@ -50,15 +50,26 @@ sqlite
 {{- end -}}
 {{- end -}}
 
+{{/* yes where replicas agree by a Lease on one that leads. */}}
+{{- define "rotator.standby" -}}
+{{- $config := include "rotator.config" . | fromJson -}}
+{{- if hasKey (default dict $config.cluster) "lease" -}}yes{{- end -}}
+{{- end -}}
+
 {{- define "rotator.replicas" -}}
 {{- $store := include "rotator.store" . -}}
+{{- $standby := include "rotator.standby" . -}}
 {{- if kindIs "invalid" .Values.replicas -}}
-{{- ternary 1 2 (eq $store "sqlite") -}}
+{{- ternary 2 1 (eq $standby "yes") -}}
 {{- else -}}
-{{- if and (eq $store "sqlite") (gt (int .Values.replicas) 1) -}}
-{{- fail (printf "replicas is %d, but the configuration's store is SQLite, which one process writes: use PostgreSQL, or one replica" (int .Values.replicas)) -}}
+{{- $replicas := int .Values.replicas -}}
+{{- if and (gt $replicas 1) (eq $store "sqlite") -}}
+{{- fail (printf "replicas is %d, but the configuration's store is SQLite, which one process writes: use PostgreSQL and cluster.lease, or one replica" $replicas) -}}
 {{- end -}}
-{{- int .Values.replicas -}}
+{{- if and (gt $replicas 1) (ne $standby "yes") -}}
+{{- fail (printf "replicas is %d, but the configuration has no cluster.lease, by which one of them leads: add it (cluster: {lease: {}}), or take one replica" $replicas) -}}
+{{- end -}}
+{{- $replicas -}}
 {{- end -}}
 {{- end -}}
 
