@@ -128,6 +128,11 @@ class Cluster:
         """Return the administrator's kubeconfig."""
         return self.directory / "admin.kubeconfig"
 
+    @property
+    def administrator(self) -> str:
+        """Return the administrator's token."""
+        return self._token
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
