@@ -78,6 +78,9 @@ class LogEvent(StrEnum):
     REQUEST_RECEIVED = "request_received"
     REQUEST_REFUSED = "request_refused"
     REQUEST_BROKEN = "request_broken"
+    REQUEST_WAITING = "request_waiting"
+    REQUEST_DELAYED = "request_delayed"
+    REQUESTS_TIDIED = "requests_tidied"
     LAW_KEPT = "law_kept"
     THREAD_FAILED = "thread_failed"
     LIBRARY_WARNED = "library_warned"
@@ -133,9 +136,12 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.NOTICE_FAILED: "An alert could not be delivered; it is counted and tried again.",
     LogEvent.NOTICE_SENT: "A receiver took a message; `notices` says how many it held.",
     LogEvent.WATCH_FAILED: "A watched certificate could not be looked at; it is tried again.",
-    LogEvent.REQUEST_RECEIVED: "A person asked for something over the control socket.",
-    LogEvent.REQUEST_REFUSED: "A request over the control socket was refused; nothing was changed.",
+    LogEvent.REQUEST_RECEIVED: "A person asked for something, over the control socket or by an object in the cluster.",
+    LogEvent.REQUEST_REFUSED: "A request was refused; nothing was changed.",
     LogEvent.REQUEST_BROKEN: "A connection to the control socket was garbage, too slow or too large, and was closed.",
+    LogEvent.REQUEST_WAITING: "A request waits for somebody else's word; it holds nothing meanwhile.",
+    LogEvent.REQUEST_DELAYED: "Requests could not be looked at or answered now; it is tried again at the next look.",
+    LogEvent.REQUESTS_TIDIED: "Requests and approvals that had ended long ago were removed from the cluster.",
     LogEvent.LAW_KEPT: "A law was about to be broken and the step was refused.",
     LogEvent.THREAD_FAILED: "A thread met an error that nobody expected; the daemon goes on without that attempt.",
     LogEvent.LIBRARY_WARNED: "A library that rotator uses logged a warning or an error.",

@@ -8,6 +8,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+from rotator.adapters.kubernetes.requests import PostedRequests
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.errors import ConfigError
 from rotator.settings import Settings
@@ -30,3 +31,8 @@ def access(settings: Settings) -> ClusterAccess:
 def open_cluster(settings: Settings) -> ObjectAPI:
     """Return the API server as rotator's own account; raises `ConfigError` if there are no credentials."""
     return ObjectAPI(access(settings))
+
+
+def open_board(settings: Settings) -> PostedRequests:
+    """Return the objects in which people ask in rotator's own namespace; raises `ConfigError` as `open_cluster`."""
+    return PostedRequests(open_cluster(settings), access(settings).namespace)

@@ -96,13 +96,14 @@ class ObjectAPI:
         except _AbsentError:
             return None
 
-    def listed(self, path: str, *, selector: str = "") -> tuple[JSON, ...]:
+    def listed(self, path: str, *, selector: str = "", fields: str = "") -> tuple[JSON, ...]:
         """
         Return every object of the collection at *path*, page by page; none if the cluster knows no such kind.
 
-        Those with the labels that *selector* asks for, if it is not empty.
+        Those with the labels that *selector* asks for, if it is not empty, and with the values that *fields* asks for
+        (``status.phase!=Done``), where the kind lets its objects be selected by them.
         """
-        return tuple(each for page in self.pages(path, selector=selector) for each in page)
+        return tuple(each for page in self.pages(path, selector=selector, fields=fields) for each in page)
 
     def pages(
         self, path: str, *, selector: str = "", fields: str = "", size: int = _PAGE, secret: bool = False

@@ -10,9 +10,13 @@ Rules that must stay true here:
 from rotator.control.client import ControlClient
 from rotator.control.requests import (
     AdoptRequest,
+    ApproveRequest,
     Operations,
+    Order,
     PauseRequest,
     Person,
+    RejectRequest,
+    ResumeRequest,
     Right,
     Rights,
     RollbackRequest,
@@ -22,11 +26,15 @@ from rotator.control.server import ControlServer
 
 __all__ = [
     "AdoptRequest",
+    "ApproveRequest",
     "ControlClient",
     "ControlServer",
     "Operations",
+    "Order",
     "PauseRequest",
     "Person",
+    "RejectRequest",
+    "ResumeRequest",
     "Right",
     "Rights",
     "RollbackRequest",

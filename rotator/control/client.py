@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from rotator.clock import SystemClock
-from rotator.control.requests import AdoptRequest, PauseRequest, RollbackRequest, RotateRequest
+from rotator.control.requests import (
+    AdoptRequest,
+    ApproveRequest,
+    PauseRequest,
+    RejectRequest,
+    RollbackRequest,
+    RotateRequest,
+)
 from rotator.control.wire import LARGEST_ANSWER, BrokenLine, raise_error, reachable, read_line, write_line
 from rotator.core.window import written
 from rotator.durations import moment_text
@@ -66,6 +73,18 @@ class ControlClient:
     def adopt(self, request: AdoptRequest) -> dict[str, Any]:
         """Lead a mesh from now on, or only plan it."""
         return cast("dict[str, Any]", self._ask("adopt", **dataclasses.asdict(request)))
+
+    def request(self, request_id: str) -> dict[str, Any]:
+        """Return where one request stands."""
+        return cast("dict[str, Any]", self._ask("request", request_id=request_id))
+
+    def approve(self, request: ApproveRequest) -> dict[str, Any]:
+        """Agree to what somebody else asks."""
+        return cast("dict[str, Any]", self._ask("approve", **dataclasses.asdict(request)))
+
+    def reject(self, request: RejectRequest) -> dict[str, Any]:
+        """End what somebody asks with a no."""
+        return cast("dict[str, Any]", self._ask("reject", **dataclasses.asdict(request)))
 
     def _ask(self, operation: str, **fields: object) -> object:
         wire = {key: moment_text(value) if isinstance(value, datetime) else value for key, value in fields.items()}

@@ -5,7 +5,7 @@ Rules that must stay true here:
 
 - Everything that changes something carries the person who asked; the daemon never acts for nobody.
 - A request is complete and checked before anyone sees it: known keys, bounded text, no control characters.
-- `emergency` is a right of its own: operating does not include it.
+- `emergency` and `approve` are rights of their own: operating does not include them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
+from rotator.core.approval import Operation
 from rotator.core.model import SubjectName
 from rotator.durations import parse_duration, parse_moment
 from rotator.errors import ConfigError
@@ -31,16 +32,32 @@ class Right(StrEnum):
     READ = "read"
     OPERATE = "operate"
     EMERGENCY = "emergency"
+    APPROVE = "approve"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who is at the other end of the socket, as the kernel and the user database say."""
+    """Who asks, as the kernel and the user database say, or the API server of a cluster."""
 
-    uid: int
+    uid: int | None
+    """None: a user of the cluster, known by name alone."""
     name: str
     """The user's name, or the number where the machine knows none."""
     groups: frozenset[str]
+    known: bool = True
+    """False where the name may be anybody's: inside a pod, whoever may enter it has the service's own uid."""
+
+    @property
+    def described(self) -> str:
+        """Return what stands behind the commitment to this person."""
+        where = "cluster user" if self.uid is None else f"uid {self.uid}"
+        return f"{self.name} ({where})" if self.known else f"unattributed, perhaps {self.name} ({where})"
+
+    def is_described_by(self, described: str) -> bool:
+        """Return whether *described* is this same person: one machine's by the uid, which outlives a new name."""
+        if self.uid is None:
+            return described == self.described
+        return self.known and described.endswith(f"(uid {self.uid})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +66,7 @@ class Rights:
 
     operate: frozenset[str] = frozenset()
     emergency: frozenset[str] = frozenset()
+    approve: frozenset[str] = frozenset()
     own_uid: int
     """The service's own user: may always operate."""
 
@@ -61,12 +79,15 @@ class Rights:
                 return person.uid in {0, self.own_uid} or bool(person.groups & (self.operate | self.emergency))
             case Right.EMERGENCY:
                 return person.uid == 0 or bool(person.groups & self.emergency)
+            case Right.APPROVE:
+                return person.uid == 0 or bool(person.groups & self.approve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotateRequest:
     """Rotate now."""
 
+    operation: ClassVar[Operation] = Operation.ROTATE
     subjects: tuple[SubjectName, ...] = ()
     everything: bool = False
     """Every certificate and trust domain, instead of *subjects*."""
@@ -91,6 +112,8 @@ class RotateRequest:
 class PauseRequest:
     """Hold one subject."""
 
+    operation: ClassVar[Operation] = Operation.PAUSE
+    dry_run: ClassVar[bool] = False
     subject: SubjectName
     until: datetime
     reason: str
@@ -104,9 +127,21 @@ class PauseRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeRequest:
+    """Let one subject go on."""
+
+    operation: ClassVar[Operation] = Operation.RESUME
+    dry_run: ClassVar[bool] = False
+    subject: SubjectName
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackRequest:
     """Walk one CA rotation back."""
 
+    operation: ClassVar[Operation] = Operation.ROLLBACK
+    dry_run: ClassVar[bool] = False
     subject: SubjectName
     reason: str
 
@@ -115,6 +150,7 @@ class RollbackRequest:
 class AdoptRequest:
     """Lead a mesh that does not run on a CA of rotator's yet."""
 
+    operation: ClassVar[Operation] = Operation.ADOPT
     subject: SubjectName
     reason: str
     ticket: str | None = None
@@ -129,6 +165,27 @@ class AdoptRequest:
         if self.dry_run:
             return Right.READ
         return Right.EMERGENCY if self.accept_interruption is not None else Right.OPERATE
+
+
+Order = RotateRequest | PauseRequest | ResumeRequest | RollbackRequest | AdoptRequest
+"""Everything that a person may have the daemon do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveRequest:
+    """Agree to what somebody else asks."""
+
+    id: str
+    """The request's, or the beginning of it."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectRequest:
+    """End what somebody asks with a no."""
+
+    id: str
+    reason: str
 
 
 class Views(Protocol):
@@ -155,6 +212,16 @@ class Views(Protocol):
         """
         ...
 
+    def request(self, request_id: str) -> Mapping[str, Any]:
+        """
+        Return where one request stands.
+
+        ``id``, ``operation``, ``subjects``, ``state`` (`rotator.ports.RequestState`), ``requested_by`` and ``reason``
+        (null once erased), ``asked_at``, ``expires_at``, ``approvals_needed``, ``approvals_given``,
+        ``rotations`` (ids), ``outcome`` (a sentence).
+        """
+        ...
+
 
 class Orders(Protocol):
     """What a person may have the daemon do. Each raises `rotator.errors` where it refuses."""
@@ -164,7 +231,8 @@ class Orders(Protocol):
         Open rotations, or only plan them.
 
         ``plan`` (``subject``, ``what``: a sentence for each step, in order), ``rotations`` (``id``, ``subject``,
-        ``kind``), ``refused`` (``subject``, ``why``), ``waiting_on`` (names, empty if it begins at once).
+        ``kind``), ``refused`` (``subject``, ``why``), ``waiting_on`` (empty if it begins at once). What waits for
+        somebody's word has ``request`` (as `Views.request`); that holds for every order.
         """
         ...
 
@@ -189,6 +257,18 @@ class Orders(Protocol):
         ...
 
 
+class Words(Protocol):
+    """What people say of what others ask. Each raises `rotator.errors` where it refuses."""
+
+    def approve(self, request: ApproveRequest, person: Person) -> Mapping[str, Any]:
+        """Count *person*'s yes; as `Orders.rotate`, and ``request``."""
+        ...
+
+    def reject(self, request: RejectRequest, person: Person) -> Mapping[str, Any]:
+        """End the request; as `approve`."""
+        ...
+
+
 class Refusals(Protocol):
     """Where it is kept what was asked without a right to it."""
 
@@ -197,7 +277,7 @@ class Refusals(Protocol):
         ...
 
 
-class Operations(Views, Orders, Refusals, Protocol):
+class Operations(Views, Orders, Words, Refusals, Protocol):
     """Everything the control socket can do; the engine gives it."""
 
 
@@ -274,6 +354,26 @@ def pause_request(fields: Mapping[str, object]) -> PauseRequest:
     )
 
 
+def resume_request(fields: Mapping[str, object]) -> ResumeRequest:
+    """Return the request in *fields*; raise `ConfigError` if there is none."""
+    _only(fields, *(field.name for field in dataclasses.fields(ResumeRequest)))
+    reason = _text(fields, "reason", LONGEST_TEXT, may_lack=True) or None
+    return ResumeRequest(subject=subject_of(fields), reason=reason)
+
+
+def approve_request(fields: Mapping[str, object]) -> ApproveRequest:
+    """Return the word in *fields*; raise `ConfigError` if there is none."""
+    _only(fields, "id", "reason")
+    reason = _text(fields, "reason", LONGEST_TEXT, may_lack=True) or None
+    return ApproveRequest(id=_text(fields, "id", LONGEST_NAME), reason=reason)
+
+
+def reject_request(fields: Mapping[str, object]) -> RejectRequest:
+    """Return the word in *fields*; raise `ConfigError` if there is none."""
+    _only(fields, "id", "reason")
+    return RejectRequest(id=_text(fields, "id", LONGEST_NAME), reason=_text(fields, "reason", LONGEST_TEXT))
+
+
 def rollback_request(fields: Mapping[str, object]) -> RollbackRequest:
     """Return the request in *fields*; raise `ConfigError` if there is none."""
     _only(fields, *(field.name for field in dataclasses.fields(RollbackRequest)))
@@ -297,16 +397,10 @@ def subject_of(fields: Mapping[str, object]) -> SubjectName:
     return SubjectName(_text(fields, "subject", LONGEST_NAME))
 
 
-def only_subject(fields: Mapping[str, object]) -> SubjectName:
-    """Return the one field ``subject``; raise `ConfigError` if there is another."""
-    _only(fields, "subject")
-    return subject_of(fields)
-
-
-def only_rotation(fields: Mapping[str, object]) -> str:
-    """Return the one field ``rotation_id``; raise `ConfigError` if there is another."""
-    _only(fields, "rotation_id")
-    return _text(fields, "rotation_id", LONGEST_NAME)
+def only_name(fields: Mapping[str, object], key: str) -> str:
+    """Return the one field *key*, a name or an id; raise `ConfigError` if there is another."""
+    _only(fields, key)
+    return _text(fields, key, LONGEST_NAME)
 
 
 def only_horizon(fields: Mapping[str, object]) -> timedelta:

@@ -35,15 +35,17 @@ from rotator.control.requests import (
     Right,
     Rights,
     adopt_request,
+    approve_request,
     no_fields,
     only_horizon,
-    only_rotation,
-    only_subject,
+    only_name,
     pause_request,
+    reject_request,
     rollback_request,
     rotate_request,
 )
 from rotator.control.wire import LARGEST_REQUEST, BrokenLine, error_content, reachable, read_line, write_line
+from rotator.core.model import SubjectName
 from rotator.errors import ConfigError, Conflict, Denied, RotatorError, Unavailable
 from rotator.ports import Clock
 from rotator.telemetry import LogEvent
@@ -74,6 +76,7 @@ class ControlServer:
         *,
         operate: Iterable[str] = (),
         emergency: Iterable[str] = (),
+        approve: Iterable[str] = (),
         socket_group: str | None = None,
         clock: Clock | None = None,
         connections: int = 16,
@@ -89,6 +92,7 @@ class ControlServer:
             operations: Who answers; called from several threads.
             operate: Unix groups that may operate, besides root and the service's own user.
             emergency: Unix groups with the right of emergencies, besides root.
+            approve: Unix groups that may approve and reject what others ask, besides root.
             socket_group: Unix group of the socket; the process's own if None.
             clock: Measures deadlines.
             connections: How many are served at the same time; further ones hear that it is busy.
@@ -98,7 +102,7 @@ class ControlServer:
         """
         self._path = path
         self._operations = operations
-        self._rights = Rights(operate=frozenset(operate), emergency=frozenset(emergency), own_uid=os.geteuid())
+        self.allow(operate=operate, emergency=emergency, approve=approve)
         self._clock = clock or SystemClock()
         self._group = socket_group
         self._request_within = request_within
@@ -120,9 +124,14 @@ class ControlServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def allow(self, *, operate: Iterable[str], emergency: Iterable[str]) -> None:
+    def allow(self, *, operate: Iterable[str], emergency: Iterable[str], approve: Iterable[str] = ()) -> None:
         """Take these rights from the next request on (the configuration was read again)."""
-        self._rights = Rights(operate=frozenset(operate), emergency=frozenset(emergency), own_uid=os.geteuid())
+        self._rights = Rights(
+            operate=frozenset(operate),
+            emergency=frozenset(emergency),
+            approve=frozenset(approve),
+            own_uid=os.geteuid(),
+        )
 
     def start(self) -> None:
         """
@@ -307,7 +316,10 @@ class ControlServer:
                 return list(operations.plan(only_horizon(fields)))
             case "progress":
                 require(Right.READ)
-                return operations.progress(only_rotation(fields))
+                return operations.progress(only_name(fields, "rotation_id"))
+            case "request":
+                require(Right.READ)
+                return operations.request(only_name(fields, "request_id"))
             case "rotate":
                 rotate = rotate_request(fields)
                 require(rotate.right)
@@ -318,7 +330,7 @@ class ControlServer:
                 return operations.pause(pause, person)
             case "resume":
                 require(Right.OPERATE)
-                return operations.resume(only_subject(fields), person)
+                return operations.resume(SubjectName(only_name(fields, "subject")), person)
             case "rollback":
                 require(Right.OPERATE)
                 return operations.rollback(rollback_request(fields), person)
@@ -326,6 +338,14 @@ class ControlServer:
                 adopt = adopt_request(fields)
                 require(adopt.right)
                 return operations.adopt(adopt, person)
+            case "approve":
+                approve = approve_request(fields)
+                require(Right.APPROVE)
+                return operations.approve(approve, person)
+            case "reject":
+                reject = reject_request(fields)
+                require(Right.APPROVE)
+                return operations.reject(reject, person)
             case _:
                 raise ConfigError("the daemon does not know this operation: use a client of its own version")
 
@@ -336,7 +356,8 @@ class ControlServer:
                 raise Unavailable(why)
             return
         self._operations.denied(operation, person, right)
-        groups = self._rights.emergency if right is Right.EMERGENCY else self._rights.operate
+        rights = self._rights
+        groups = {Right.EMERGENCY: rights.emergency, Right.APPROVE: rights.approve}.get(right, rights.operate)
         named = ", ".join(sorted(groups)) or "no group is named in the configuration"
         raise Denied(
             f"{person.name} may not {operation}: the right `{right.value}` belongs to people.{right.value} ({named})"

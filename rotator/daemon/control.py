@@ -13,7 +13,6 @@ import structlog
 
 from rotator.control import ControlServer
 from rotator.daemon.life import Life
-from rotator.desk import Desk
 from rotator.errors import Conflict
 from rotator.settings import Settings
 from rotator.telemetry import LogEvent
@@ -33,10 +32,11 @@ class ControlSocket:
         self._serves = False
         self._server = ControlServer(
             settings.socket,
-            Desk(life.wired.engine, ledger=life.ledger_status),
+            life.desk,
             socket_group=settings.people.socket_group,
             operate=settings.people.operate,
             emergency=settings.people.emergency,
+            approve=settings.people.approve,
             orders_refused=life.orders_refused,
         )
 
@@ -66,4 +66,5 @@ class ControlSocket:
 
     def reload(self, settings: Settings) -> None:
         """Grant the rights of *settings*."""
-        self._server.allow(operate=settings.people.operate, emergency=settings.people.emergency)
+        people = settings.people
+        self._server.allow(operate=people.operate, emergency=people.emergency, approve=people.approve)

@@ -17,7 +17,9 @@ from enum import StrEnum
 
 from rotator.bootstrap import Wired
 from rotator.core.foreseen import Alert, checkpoint_alerts, true_at
+from rotator.desk import Desk
 from rotator.evidence.note import Checkpoint
+from rotator.settings import approval_policy
 
 STUCK_AFTER = timedelta(minutes=2)
 """No turn for so long, or for ten intervals if that is longer, means that the daemon does not live any more."""
@@ -67,12 +69,21 @@ class Life:
     """Set once nothing new may begin."""
     wake: threading.Event = field(default_factory=threading.Event)
     """Set when the main thread has something to look at."""
+    desk: Desk = field(init=False)
+    """Where people's requests arrive, whichever way they come."""
     began: datetime = field(init=False)
     _turn: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin now."""
-        self.began = self.wired.clock.now()
+        wired = self.wired
+        self.began = wired.clock.now()
+        self.desk = Desk(
+            wired.engine,
+            ledger=self.ledger_status,
+            requests=wired.store,
+            approval=lambda: approval_policy(wired.settings),
+        )
         self._turn = self.wired.clock.monotonic()
 
     @property

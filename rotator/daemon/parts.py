@@ -5,7 +5,8 @@ Rules that must stay true here:
 
 - `Parts.always` runs in every role, so it changes nothing in the world: views, health, a standby's own freshness.
 - `Parts.while_leading` starts after the lease was taken and has ended before it is given back (law 14).
-- The work of the engine starts last and stops first: what it needs is there, and what it began is finished.
+- The work of the engine starts when what it needs is there; only people's requests, which need it, start later and
+  stop earlier.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from rotator.daemon.control import ControlSocket
 from rotator.daemon.life import Life
+from rotator.daemon.people import PeoplesRequests
 from rotator.daemon.services import Service
 from rotator.daemon.standby import Freshness
 from rotator.daemon.work import Work
@@ -35,6 +37,6 @@ def parts(life: Life) -> Parts:
     return Parts(
         always=(Freshness(life), socket),
         # Again the socket: two daemons of one machine share its path, and it is the leader's.
-        while_leading=(socket, work),
+        while_leading=(socket, work, PeoplesRequests(life)),
         work=work,
     )

@@ -5,26 +5,42 @@ Rules that must stay true here:
 
 - Names and free text stand as salted commitments (law 24).
 - A write whose reply is lost leaves the working set in doubt: it is read again before anybody acts on it.
+- A record that a request makes has an id of its own: carried out again after a crash, it is not there twice (law 21).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
-from rotator.control import Person
-from rotator.core.event import EventType, Trigger
+from rotator.core.event import Corroboration, EventType, Trigger
 from rotator.core.model import SubjectName
+from rotator.desk.asking import Asked, Signed
 from rotator.engine.engine import Engine
 from rotator.engine.recorder import Scribe
 from rotator.engine.targets import CertificateTarget, DomainTarget
-from rotator.ports import Hold, Rotation
+from rotator.ports import Hold, Request, Rotation
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
+
+Target = CertificateTarget | DomainTarget
+Draft = Callable[[Signed], Request]
+"""Makes the request's row from the commitments of the transaction that saves it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exceptional:
+    """What a request sets aside on a person's word."""
+
+    result: str
+    reason: str
+    in_words: bool = False
+    """The person has said in words of their own why."""
 
 
 class Book:
@@ -34,7 +50,7 @@ class Book:
         self._engine = engine
 
     @contextlib.contextmanager
-    def writing(self, target: CertificateTarget | DomainTarget) -> Iterator[None]:
+    def writing(self, target: Target) -> Iterator[None]:
         """Have *target* looked at whatever becomes of the block: a write whose reply is lost may have taken."""
         try:
             with self._engine.recorder.doubting():
@@ -45,32 +61,32 @@ class Book:
     def note(
         self,
         type_: EventType,
-        target: CertificateTarget | DomainTarget,
-        person: Person,
-        reason: str,
+        target: Target,
+        asked: Asked,
         rows: Sequence[Rotation | Hold],
         detail: Mapping[str, str | int | bool],
         *,
         rotation: Rotation | None = None,
-        exception: tuple[str, str] | None = None,
-        words: str | None = None,
+        exceptions: Sequence[Exceptional] = (),
         closes: Rotation | None = None,
+        draft: Draft | None = None,
     ) -> None:
-        """
-        Write *rows* and what was asked, by whom and why, in one transaction.
-
-        *exception* is result and reason of the exception that this opens, *words* the person's own about it.
-        """
+        """Write *rows*, the request's own row and what was asked, by whom and why, in one transaction."""
         recorder = self._engine.recorder
         recorder.fence()
         saved: list[Rotation | Hold] = []
         with self.writing(target), recorder.journal.transaction() as transaction:
-            asker = transaction.commit_to(who(person))
-            why = transaction.commit_to(reason)
+            signed = asked.sign(transaction)
             for row in rows:
                 final = row
                 if isinstance(row, Rotation) and rotation is not None and row.id == rotation.id:
-                    final = replace(row, requested_by=asker, reason_commitment=why)
+                    final = replace(
+                        row,
+                        requested_by=signed.by,
+                        reason_commitment=signed.reason,
+                        approved_by=asked.approved_by,
+                        kubernetes=asked.kubernetes,
+                    )
                 transaction.save(final)
                 saved.append(final)
             if closes is not None:
@@ -79,41 +95,183 @@ class Book:
                 )
                 transaction.append(ended)
             scribe = self.scribe(target, rotation)
-            asked = scribe.event(type_, result="started" if type_ is EventType.INTENT else "ok", detail=detail)
-            transaction.append(replace(asked, requested_by=asker, reason_commitment=why))
-            if exception is not None:
-                opened = scribe.event(EventType.EXCEPTION_OPENED, result=exception[0], reason=exception[1])
-                spoken = transaction.commit_to(words) if words is not None else None
-                transaction.append(replace(opened, requested_by=asker, reason_commitment=spoken))
+            event = scribe.event(
+                type_,
+                result="started" if type_ is EventType.INTENT else "ok",
+                corroboration=Corroboration(kubernetes=asked.kubernetes),
+                detail={**detail, "request": asked.id},
+            )
+            named = replace(
+                event,
+                id=asked.record_id(type_.value, event.subject),
+                requested_by=signed.by,
+                approved_by=asked.approved_by,
+                reason_commitment=signed.reason,
+            )
+            transaction.append(named)
+            for each in exceptions:
+                opened = replace(
+                    event,
+                    type=EventType.EXCEPTION_OPENED,
+                    id=asked.record_id(each.result, event.subject),
+                    result=each.result,
+                    reason=each.reason,
+                    detail={"request": asked.id},
+                    requested_by=signed.by,
+                    approved_by=asked.approved_by,
+                    reason_commitment=signed.words if each.in_words else None,
+                )
+                transaction.append(opened)
+            if draft is not None:
+                transaction.save(draft(signed))
         self._engine.memory.apply(saved)
         self._engine.pool.kick(target.id)
 
-    def refused(
-        self, subject: SubjectName, reason: str | None, person: Person, why: str, operation: str | None = None
-    ) -> None:
-        """Record a request that was not carried out; *reason* is the person's own, *operation* what was asked."""
+    def released(self, target: Target, asked: Asked, *, draft: Draft | None) -> None:
+        """Take the hold on *target* away, and write down who said so."""
+        recorder = self._engine.recorder
+        recorder.fence()
+        with self.writing(target), recorder.journal.transaction() as transaction:
+            signed = asked.sign(transaction)
+            transaction.release(name_of(target))
+            event = self.scribe(target, None).event(
+                EventType.RESUMED,
+                corroboration=Corroboration(kubernetes=asked.kubernetes),
+                detail={"request": asked.id},
+            )
+            transaction.append(
+                replace(
+                    event,
+                    id=asked.record_id(event.type.value, event.subject),
+                    requested_by=signed.by,
+                    approved_by=asked.approved_by,
+                )
+            )
+            if draft is not None:
+                transaction.save(draft(signed))
+        self._engine.memory.release(name_of(target))
+        self._engine.pool.kick(target.id)
+
+    def begun(self, asked: Asked, draft: Draft) -> Request:
+        """Write down a request that is carried out in several transactions, and return it."""
         recorder = self._engine.recorder
         recorder.fence()
         with recorder.doubting(), recorder.journal.transaction() as transaction:
-            asker = transaction.commit_to(who(person))
-            words = transaction.commit_to(reason) if reason is not None else None
-            scribe = Scribe(clock=self._engine.clock, subject=subject, rotation=None)
-            detail = {"operation": operation} if operation is not None else {}
-            refused = scribe.event(EventType.REFUSED, result="refused", reason=why, detail=detail)
-            transaction.append(replace(refused, requested_by=asker, reason_commitment=words, trigger=Trigger.REQUEST))
+            row = draft(asked.sign(transaction))
+            transaction.save(row)
+        return row
+
+    def waits(self, subject: SubjectName, asked: Asked, operation: str, needed: int, draft: Draft) -> Request:
+        """Write down a request that waits for *needed* people's words, and return it."""
+        recorder = self._engine.recorder
+        recorder.fence()
+        with recorder.doubting(), recorder.journal.transaction() as transaction:
+            signed = asked.sign(transaction)
+            row = draft(signed)
+            transaction.save(row)
+            event = self._plain(subject).event(
+                EventType.INTENT,
+                result="awaiting approval",
+                corroboration=Corroboration(kubernetes=asked.kubernetes),
+                detail={"operation": operation, "request": asked.id, "approvals_needed": needed},
+            )
+            transaction.append(
+                replace(
+                    event,
+                    id=asked.record_id("awaiting approval", subject),
+                    requested_by=signed.by,
+                    reason_commitment=signed.reason,
+                    trigger=Trigger.REQUEST,
+                )
+            )
+        log.info(LogEvent.REQUEST_WAITING, subject=subject, request=asked.id, approvals_needed=needed)
+        return row
+
+    def word(
+        self,
+        subject: SubjectName,
+        row: Request,
+        who: str,
+        reason: str | None,
+        *,
+        approves: bool,
+        kubernetes: str | None,
+        then: Callable[[Request], Request],
+    ) -> Request:
+        """Write down somebody's word on *row* and return it as it stands after *then*."""
+        recorder = self._engine.recorder
+        recorder.fence()
+        with recorder.doubting(), recorder.journal.transaction() as transaction:
+            by = transaction.commit_to(who)
+            why = transaction.commit_to(reason) if reason is not None else None
+            final = then(replace(row, approved_by=(*row.approved_by, by)) if approves else row)
+            transaction.save(final)
+            event = self._plain(subject).event(
+                EventType.APPROVAL,
+                result="approved" if approves else "rejected",
+                corroboration=Corroboration(kubernetes=kubernetes),
+                detail={"request": row.id, "approvals_needed": row.needed, "approvals_given": len(final.approved_by)},
+            )
+            transaction.append(
+                replace(
+                    event,
+                    id=word_id(kubernetes),
+                    requested_by=row.requested_by,
+                    approved_by=(by,),
+                    reason_commitment=why,
+                )
+            )
+        return final
+
+    def refused(
+        self,
+        subject: SubjectName,
+        asked: Asked,
+        why: str,
+        *,
+        operation: str | None = None,
+        result: str = "refused",
+        draft: Draft | None = None,
+    ) -> None:
+        """Record a request that was not carried out; *operation* is what was asked."""
+        recorder = self._engine.recorder
+        recorder.fence()
+        with recorder.doubting(), recorder.journal.transaction() as transaction:
+            signed = asked.sign(transaction)
+            event = self._plain(subject).event(
+                EventType.REFUSED,
+                result=result,
+                reason=why,
+                corroboration=Corroboration(kubernetes=asked.kubernetes),
+                detail={"request": asked.id} | ({"operation": operation} if operation is not None else {}),
+            )
+            transaction.append(
+                replace(
+                    event,
+                    id=asked.record_id(result, subject),
+                    requested_by=signed.by,
+                    reason_commitment=signed.reason,
+                    trigger=Trigger.REQUEST,
+                )
+            )
+            if draft is not None:
+                transaction.save(draft(signed))
         log.warning(LogEvent.REQUEST_REFUSED, subject=subject, reason=why)
 
-    def scribe(self, target: CertificateTarget | DomainTarget, rotation: Rotation | None) -> Scribe:
+    def scribe(self, target: Target, rotation: Rotation | None) -> Scribe:
         """Return the writer of the target's events."""
         identity = f"spiffe://{target.name}" if isinstance(target, DomainTarget) else target.certificate.identity
         return Scribe(clock=self._engine.clock, subject=name_of(target), rotation=rotation, spiffe_id=identity)
 
+    def _plain(self, subject: SubjectName) -> Scribe:
+        return Scribe(clock=self._engine.clock, subject=subject, rotation=None)
 
-def name_of(target: CertificateTarget | DomainTarget) -> SubjectName:
+
+def name_of(target: Target) -> SubjectName:
     """Return the target's name as a subject."""
     return target.subject if isinstance(target, DomainTarget) else target.name
 
 
-def who(person: Person) -> str:
-    """Return what stands behind the commitment to a person."""
-    return f"{person.name} (uid {person.uid})"
+def word_id(kubernetes: str | None) -> str | None:
+    """Return the id of the one record of the approval whose object has the uid *kubernetes*; None lets any be taken."""
+    return None if kubernetes is None else uuid.uuid5(uuid.NAMESPACE_URL, f"approval:{kubernetes}").hex

@@ -13,16 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rotator.core.approval import Operation
 from rotator.core.event import Commitment
+
+if TYPE_CHECKING:
+    from rotator.ports.journal import Rotation
 
 
 class RequestState(StrEnum):
     """What became of a request."""
 
     AWAITING = "awaiting_approval"
+    BEGUN = "begun"
+    """Nothing more is needed; what a crash left undone of it is done at the next look."""
     ACCEPTED = "accepted"
     """Carried out as far as it could be; its rotations go their own way from here."""
     REFUSED = "refused"
@@ -66,6 +71,10 @@ class Requests(Protocol):
 
     def requests(self, state: RequestState) -> tuple[Request, ...]:
         """Return every request in *state*, oldest first."""
+        ...
+
+    def rotation(self, rotation_id: str) -> Rotation | None:
+        """Return the rotation *rotation_id*, None if it is not known."""
         ...
 
     def reveal(self, commitment: Commitment) -> str | None:

@@ -377,6 +377,13 @@ class SQLStore:
         with reading(self._engine, "read requests") as connection, _readable("a request"):
             return tuple(rows.to_request(row) for row in connection.execute(query))
 
+    def rotation(self, rotation_id: str) -> Rotation | None:
+        """Return the rotation *rotation_id*, None if it is not known."""
+        query = sa.select(rotations).where(rotations.c.id == rotation_id)
+        with reading(self._engine, "read a rotation") as connection, _readable("a rotation"):
+            row = connection.execute(query).one_or_none()
+            return None if row is None else rows.to_rotation(row)
+
     def reveal(self, commitment: Commitment) -> str | None:
         """Return the text behind *commitment*; None if it was erased."""
         return self.salts.reveal(commitment)

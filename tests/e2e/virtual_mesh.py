@@ -166,7 +166,7 @@ class VirtualStage(World):
     @property
     def desk(self) -> Desk:
         """Return the desk of the present engine."""
-        return Desk(self.engine, ledger=dict)
+        return Desk(self.engine, ledger=dict, requests=self.store)
 
     def row(self) -> Mapping[str, Any]:
         """Return the mesh's row of ``status``."""

@@ -139,7 +139,7 @@ class MeshWorld(World):
     @property
     def desk(self) -> Desk:
         """Return the desk of the present engine."""
-        return Desk(self.engine, ledger=dict)
+        return Desk(self.engine, ledger=dict, requests=self.store)
 
     def row(self) -> dict[str, object]:
         """Return the mesh's row of the status."""

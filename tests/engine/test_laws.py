@@ -26,7 +26,7 @@ HOURS = timedelta(hours=1)
 
 
 def _desk(world: World) -> Desk:
-    return Desk(world.engine, ledger=dict)
+    return Desk(world.engine, ledger=dict, requests=world.store)
 
 
 def _number(world: World) -> int:

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from rotator.control import AdoptRequest, PauseRequest, Person, Right, RollbackRequest, RotateRequest
+from rotator.control import (
+    AdoptRequest,
+    ApproveRequest,
+    PauseRequest,
+    Person,
+    RejectRequest,
+    Right,
+    RollbackRequest,
+    RotateRequest,
+)
 from rotator.core.model import SubjectName
 from rotator.durations import moment_text
 
@@ -35,6 +44,8 @@ class FakeOperations:
     """What `progress` says, one look after the other; the last one stays."""
     waiting_on: list[str] = field(default_factory=list)
     refused: list[Mapping[str, Any]] = field(default_factory=list)
+    standing: list[Mapping[str, Any]] = field(default_factory=list)
+    """What `request` says, one look after the other; the last one stays."""
     refuse: Exception | None = None
     asked: list[tuple[object, Person]] = field(default_factory=list)
     """Every order, oldest first."""
@@ -96,6 +107,21 @@ class FakeOperations:
             "found": "the builtin CA of backend ca-1",
             "interrupts": None,
         }
+
+    def request(self, request_id: str) -> Mapping[str, Any]:
+        """Return what stands in `standing`."""
+        return {"id": request_id, **(self.standing.pop(0) if len(self.standing) > 1 else self.standing[0])}
+
+    def approve(self, request: ApproveRequest, person: Person) -> Mapping[str, Any]:
+        """Open one rotation, unless something is still waited for."""
+        self._note(request, person)
+        opened = [] if self.waiting_on else [{"id": "r-web", "subject": "web", "kind": "certificate"}]
+        return {"plan": [], "rotations": opened, "refused": [], "waiting_on": self.waiting_on}
+
+    def reject(self, request: RejectRequest, person: Person) -> Mapping[str, Any]:
+        """Say that it is rejected."""
+        self._note(request, person)
+        return {"plan": [], "rotations": [], "refused": [], "waiting_on": [], "request": {"state": "rejected"}}
 
     def denied(self, operation: str, person: Person, right: Right) -> None:
         """Keep it."""
