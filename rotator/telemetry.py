@@ -66,6 +66,8 @@ class LogEvent(StrEnum):
     SESSION_OPENED = "session_opened"
     SESSION_RENEWED = "session_renewed"
     SESSION_LOST = "session_lost"
+    RUNS_COPIED = "runs_copied"
+    COPYING_FAILED = "copying_failed"
     CHECKPOINT_SIGNED = "checkpoint_signed"
     LEDGER_SPOOLED = "ledger_spooled"
     LEDGER_UNWRITABLE = "ledger_unwritable"
@@ -127,6 +129,8 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.SESSION_OPENED: "Logged in at the issuer.",
     LogEvent.SESSION_RENEWED: "The issuer's token was renewed.",
     LogEvent.SESSION_LOST: "The issuer's token is gone and logging in failed; it is tried again.",
+    LogEvent.RUNS_COPIED: "What an Airflow ran was copied into the evidence log.",
+    LogEvent.COPYING_FAILED: "An Airflow's history could not be copied; the next try begins where the last one ended.",
     LogEvent.CHECKPOINT_SIGNED: "The log was projected and its checkpoint signed.",
     LogEvent.LEDGER_SPOOLED: "Past the safety line and without a ledger, a record was spooled to be entered late.",
     LogEvent.LEDGER_UNWRITABLE: "Journal or ledger cannot be written; no step starts before the safety line.",

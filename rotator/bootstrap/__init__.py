@@ -28,7 +28,7 @@ from rotator.bootstrap.telling import build_tellers
 from rotator.bootstrap.watching import build_watched
 from rotator.clock import SystemClock
 from rotator.cluster.objects import ObjectAPI
-from rotator.core.event import Event
+from rotator.core.event import Commitment, Event
 from rotator.engine.engine import Engine
 from rotator.engine.limits import IssuanceLimit, Limits
 from rotator.errors import ConfigError
@@ -134,6 +134,11 @@ class Audit:
         """Append *event* to the ledger."""
         with contextlib.closing(open_store(self.settings)) as store, store.transaction() as transaction:
             transaction.append(event)
+
+    def reveal(self, commitment: Commitment) -> str | None:
+        """Return the name or words behind *commitment*; None if they were erased."""
+        with contextlib.closing(open_store(self.settings)) as store:
+            return store.reveal(commitment)
 
 
 def audit_sources(settings: Settings) -> Audit:

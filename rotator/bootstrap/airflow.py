@@ -8,9 +8,16 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
+
 from rotator.adapters.airflow.api import AirflowAPI, Endpoint, Version
+from rotator.adapters.airflow.rest import AirflowTasks
+from rotator.core.model import SubjectName
 from rotator.core.order import Component, Part
+from rotator.engine.run_batches import RunSource
 from rotator.ports import Clock
+from rotator.settings import Settings
 from rotator.settings.airflow import AirflowInstallation
 from rotator.settings.workloads import Workload
 
@@ -38,3 +45,17 @@ def airflow_part(workload: Workload) -> Part | None:
     if workload.airflow is None:
         return None
     return Part(installation=workload.airflow.installation, component=Component(workload.airflow.component))
+
+
+def run_sources(settings: Settings, clock: Clock) -> Iterator[tuple[timedelta, RunSource]]:
+    """Yield each Airflow whose history is copied, and how often."""
+    for name, one in settings.airflow.items():
+        if one.copy_runs_every is None:
+            continue
+        workloads = frozenset(
+            SubjectName(each)
+            for each, workload in settings.workloads.items()
+            if workload.airflow is not None and workload.airflow.installation == name
+        )
+        history = AirflowTasks(airflow_api(one, clock))
+        yield one.copy_runs_every, RunSource(airflow=name, history=history, workloads=workloads)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol, cast
 
 import typer
 
-from rotator.core.event import Event
+from rotator.core.event import Commitment, Event
 from rotator.durations import parse_duration
 from rotator.errors import ConfigError, LedgerTampered, RotatorError
 from rotator.evidence.prove import prove
@@ -57,6 +57,10 @@ class AuditSources(Protocol):
 
     def note(self, event: Event) -> None:
         """Append *event* to the ledger."""
+        ...
+
+    def reveal(self, commitment: Commitment) -> str | None:
+        """Return the name or words behind *commitment*; None if they were erased."""
         ...
 
 
@@ -104,7 +108,7 @@ def key_command(
         else:
             signer = LocalSigner(ledger.signing_key_file, ledger.origin)
     except RotatorError as e:
-        _fail(e, USAGE)
+        fail(e, USAGE)
     typer.echo(signer.verifier_key)
 
 
@@ -126,9 +130,9 @@ def verify_command(
     as_json: Json = False,
 ) -> None:
     """Check a log: 0 whole and witnessed, 1 tampered, 2 usage, 3 UNWITNESSED, 4 incomplete."""
-    as_json = as_json or _wants_json(ctx)
+    as_json = as_json or wants_json(ctx)
     try:
-        where = directory or _sources(ctx).log_directory
+        where = directory or sources_of(ctx).log_directory
         verdict = verify(
             where,
             outside(key, where, "the verifier key").decode(errors="replace"),
@@ -138,9 +142,9 @@ def verify_command(
         )
     except RotatorError as e:
         # Not "tampered", which is a finding: nothing could be found.
-        _fail(e, USAGE)
+        fail(e, USAGE)
     if as_json:
-        _print_json(verdict.as_json())
+        print_json(verdict.as_json())
     else:
         _print_verdict(verdict)
     raise typer.Exit(verdict.exit_code)
@@ -161,17 +165,17 @@ def prove_command(
 ) -> None:
     """Prove that a record is in the log, in the format c2sp.org/tlog-proof@v1."""
     try:
-        where = directory or _sources(ctx).log_directory
+        where = directory or sources_of(ctx).log_directory
         proof = prove(where, wanted)
         if out is not None:
             _write(out, proof.text)
             _write(out.with_suffix(".record.json"), proof.record)
     except LedgerTampered as e:
-        _fail(e, FAILED)
+        fail(e, FAILED)
     except RotatorError as e:
-        _fail(e, USAGE)
-    if as_json or _wants_json(ctx):
-        _print_json({"seq": proof.seq, "record": json.loads(proof.record), "proof": proof.text.decode()})
+        fail(e, USAGE)
+    if as_json or wants_json(ctx):
+        print_json({"seq": proof.seq, "record": json.loads(proof.record), "proof": proof.text.decode()})
     elif out is None:
         sys.stdout.write(proof.text.decode())
     else:
@@ -189,16 +193,16 @@ def reconcile_command(
 ) -> None:
     """Compare the ledger with the CA's own list, both ways: 0 they agree, 1 they differ."""
     try:
-        sources = _sources(ctx)
+        sources = sources_of(ctx)
         report = reconcile(sources.records(), sources.issued(), sources.now())
         if record:
             sources.note(summary_event(report))
     except ConfigError as e:
-        _fail(e, USAGE)
+        fail(e, USAGE)
     except RotatorError as e:
-        _fail(e, FAILED)
-    if as_json or _wants_json(ctx):
-        _print_json(report.as_json())
+        fail(e, FAILED)
+    if as_json or wants_json(ctx):
+        print_json(report.as_json())
     else:
         _print_report(report)
     raise typer.Exit(0 if report.agrees else FAILED)
@@ -240,11 +244,13 @@ def _context(ctx: typer.Context) -> AuditContext:
     return cast("AuditContext", ctx.obj)
 
 
-def _sources(ctx: typer.Context) -> AuditSources:
+def sources_of(ctx: typer.Context) -> AuditSources:
+    """Return what the configured installation has to tell. Raises `ConfigError` if there is none."""
     return _context(ctx).audit_sources()
 
 
-def _wants_json(ctx: typer.Context) -> bool:
+def wants_json(ctx: typer.Context) -> bool:
+    """Return whether ``--json`` was given before the command."""
     return ctx.obj is not None and cast("AuditContext", ctx.obj).as_json
 
 
@@ -262,10 +268,12 @@ def _write(path: Path, content: bytes) -> None:
         raise ConfigError(f"cannot write {path}: {e.strerror}") from e
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object."""
     typer.echo(json.dumps(value, indent=2))
 
 
-def _fail(error: RotatorError, code: int) -> NoReturn:
+def fail(error: RotatorError, code: int) -> NoReturn:
+    """End with *code* and one line."""
     typer.echo(f"error: {error}", err=True)
     raise typer.Exit(code) from error

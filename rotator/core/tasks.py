@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from rotator.core.model import SubjectName
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAttempt:
@@ -56,3 +58,20 @@ class Run:
     """A person's name, empty if nobody asked: it leaves this process as a salted commitment only (law 24)."""
     bundle: str = ""
     """Name and version of the DAG bundle that it ran from, where Airflow tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRun:
+    """One run of one member of a workload, as long as it was seen."""
+
+    workload: SubjectName
+    member: str
+    host: str
+    """What Airflow calls the machine that it works on."""
+    identity: str
+    """What tells this run from the next of the same name: pid and start, pod UID."""
+    started_at: datetime
+    seen_until: datetime
+    """When it was last seen to run."""
+    certificates: tuple[SubjectName, ...] = ()
+    """What it loads at its start."""

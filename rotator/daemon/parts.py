@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rotator.daemon.control import ControlSocket
+from rotator.daemon.copies import Copies
 from rotator.daemon.life import Life
 from rotator.daemon.people import PeoplesRequests
 from rotator.daemon.services import Service
@@ -37,6 +38,6 @@ def parts(life: Life) -> Parts:
     return Parts(
         always=(Freshness(life), socket),
         # Again the socket: two daemons of one machine share its path, and it is the leader's.
-        while_leading=(socket, work, PeoplesRequests(life)),
+        while_leading=(socket, Copies(life), work, PeoplesRequests(life)),
         work=work,
     )

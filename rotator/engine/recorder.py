@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -114,6 +114,18 @@ class Recorder:
         except BaseException:
             self._in_doubt.set()
             raise
+
+    def compose(self, make: Callable[[Transaction], Iterable[Event]]) -> None:
+        """
+        Commit the events that *make* writes with the transaction at hand: for those that commit to people's names.
+
+        Raises:
+            JournalError: If they cannot be committed; nothing is spooled, the caller makes them anew.
+        """
+        self.fence()
+        with self.doubting(), self.journal.transaction() as transaction:
+            for event in make(transaction):
+                transaction.append(event)
 
     @contextlib.contextmanager
     def amending(self, rotation: Rotation) -> Iterator[Rotation]:

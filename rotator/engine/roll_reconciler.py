@@ -23,6 +23,7 @@ from rotator.core import rollout
 from rotator.core.model import Member, Observation, SubjectName
 from rotator.core.order import Part, Standing, held_by_others
 from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember, Wait, sentence
+from rotator.core.tasks import WorkerRun
 from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
 from rotator.engine.locks import Locks
 from rotator.engine.observe import observe_workload, stale_before
@@ -34,6 +35,9 @@ from rotator.ports import Rotation
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
+
+RUNS_KEPT = timedelta(hours=6)
+"""How long a member's run is remembered after it was last seen: longer than any batch of what ran is late."""
 
 IDLE_LOOK = timedelta(seconds=10)
 """How often a workload is looked at that nothing has to be done for."""
@@ -50,6 +54,7 @@ class RollReconciler:
         self._steps = steps
         self._members: dict[SubjectName, tuple[Member, ...]] = {}
         self._failed: dict[SubjectName, frozenset[str]] = {}
+        self._runs: dict[tuple[SubjectName, str, str], WorkerRun] = {}
         self._stale: dict[SubjectName, bool] = {}
         """Whether some member of a workload runs on old material, as last seen."""
         self._begun: dict[SubjectName, datetime] = {}
@@ -64,6 +69,11 @@ class RollReconciler:
     def known_members(self, workload: SubjectName) -> tuple[Member, ...]:
         """Return the members of *workload* as last seen, without looking; empty before the first look."""
         return self._members.get(workload, ())
+
+    def runs_seen(self) -> tuple[WorkerRun, ...]:
+        """Return every run of every member that is seen now, or was seen to run within the last hours."""
+        with self._guard:
+            return tuple(self._runs.values())
 
     def look(self, workload: SubjectName) -> Look | None:
         """Return what the last visit found."""
@@ -94,6 +104,7 @@ class RollReconciler:
         """Do what `reconcile` says; the caller holds the lock."""
         members = self._observe(target)
         certificates = fleet.rolled_with(target.name)
+        self._note_runs(members, tuple(each.name for each in certificates))
         seen: list[Observation] = [replace(leaves.observe(each), members=members) for each in certificates]
         if any(each is None for observation in seen for each in observation.publications):
             return Look(at=self._clock.now() + POLL, waiting_on=tuple(str(each.name) for each in certificates))
@@ -132,6 +143,24 @@ class RollReconciler:
                 self._failed.pop(target.name, None)
                 self._begun.pop(target.name, None)
                 return Look(at=now + POLL if rotations else now + IDLE_LOOK)
+
+    def _note_runs(self, members: tuple[Member, ...], certificates: tuple[SubjectName, ...]) -> None:
+        """Remember who runs: the ledger says later who ran what."""
+        now = self._clock.now()
+        with self._guard:
+            for each in members:
+                if each.running and each.started_at is not None:
+                    self._runs[each.workload, each.name, each.identity] = WorkerRun(
+                        workload=each.workload,
+                        member=each.name,
+                        host=each.host or each.name,
+                        identity=each.identity,
+                        started_at=each.started_at,
+                        seen_until=now,
+                        certificates=certificates,
+                    )
+            for key in [key for key, run in self._runs.items() if now - run.seen_until > RUNS_KEPT]:
+                del self._runs[key]
 
     def _held(self, fleet: Fleet, target: WorkloadTarget) -> str | None:
         """Return why nobody of *target* may be replaced now, in words; None if they may."""

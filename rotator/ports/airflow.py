@@ -25,7 +25,11 @@ class RunHistory(Protocol):
     """What ran, for as long as Airflow keeps it."""
 
     def ended(self, since: datetime, until: datetime) -> Iterator[TaskAttempt]:
-        """Yield every task attempt that ended from *since* on and before *until*."""
+        """
+        Yield every task attempt that ended from *since* on and before *until*.
+
+        Earlier tries of such a task come along, whenever they ended: they may have been repeated before anybody looked.
+        """
         ...
 
     def runs(self, of: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:

@@ -100,7 +100,10 @@ class CeleryDrainer:
     def inspect(self, members: Sequence[Member]) -> tuple[Member, ...]:
         """Return *members* with what their workers do now. Members that do not run are not asked."""
         answers = self._control.look([self._node(member).node for member in members if member.running])
-        seen = tuple(self._seen(member, answers.get(self._node(member).node)) for member in members)
+        seen = tuple(
+            replace(self._seen(member, answers.get(self._node(member).node)), host=self._host(member))
+            for member in members
+        )
         return seen if self._opinion is None else self._confirmed(seen, answers, self._opinion)
 
     def _confirmed(
@@ -152,7 +155,7 @@ class CeleryDrainer:
         return member.started_at is not None and opinion.clock.now() - member.started_at > opinion.starts_within
 
     def _host(self, member: Member) -> str:
-        return self._node(member).node.partition("@")[2]
+        return member.host or self._node(member).node.partition("@")[2]
 
     def drain(self, member: Member) -> None:
         """Take every queue away that *member* consumes, or should; confirmed by the worker for each."""

@@ -45,13 +45,17 @@ class AirflowTasks:
         return tuple(distinct.values())
 
     def ended(self, since: datetime, until: datetime) -> Iterator[TaskAttempt]:
-        """Yield every task attempt that ended from *since* on and before *until*."""
+        """Yield every task attempt that ended from *since* on and before *until*, after the earlier tries of each."""
+        doing = "copying what ran"
         query = [("end_date_gte", _written(since)), ("end_date_lte", _written(until))]
         seen = set()
-        for each in self._attempts(query, doing="copying what ran"):
-            if each.ended_at is not None and since <= each.ended_at < until and each.key not in seen:
-                seen.add(each.key)
-                yield each
+        for each in list(self._attempts(query, doing=doing)):
+            if each.ended_at is None or not since <= each.ended_at < until or each.key in seen:
+                continue
+            seen.add(each.key)
+            # The list knows the last try only: one that failed and was repeated in between is in the history alone.
+            yield from self._earlier_tries(each, doing=doing) if each.attempt > 1 else ()
+            yield each
 
     def runs(self, of: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
         """Return the runs named by (DAG, run); those that Airflow has forgotten are absent."""
@@ -64,6 +68,17 @@ class AirflowTasks:
                 # 404: cleaned up in between. What its tasks were is known all the same.
                 continue
         return found
+
+    def _earlier_tries(self, last: TaskAttempt, *, doing: str) -> Iterator[TaskAttempt]:
+        path = f"/dags/{segment(last.dag)}/dagRuns/{segment(last.run)}/taskInstances/{segment(last.task)}"
+        mapped = f"/{last.map_index}" if last.map_index >= 0 else ""
+        try:
+            found = self._api.get(f"{path}{mapped}/tries", doing=doing).get("task_instances")
+        except Rejected:
+            return  # forgotten in between
+        for each in found if isinstance(found, list) else ():
+            if isinstance(each, dict) and (attempt := _attempt(each)).attempt < last.attempt:
+                yield attempt
 
     def _attempts(self, query: Query, *, doing: str) -> Iterator[TaskAttempt]:
         # By age: what appears while the pages are read comes last, and moves nothing to another page.

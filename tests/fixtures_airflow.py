@@ -1,0 +1,271 @@
+"""
+A real Airflow whose workers a real rotator looks after, and the load under which it is rolled.
+
+Rules that must stay true here:
+
+- One Airflow serves a module: it takes half a minute to start. Each test leaves it idle, with every worker at work.
+- The daemon is driven as an operator and a crash would; what it did is read from its ledger, what tasks did from the
+  marks that they left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import requests
+
+from rotator.adapters.airflow.remote_control import RemoteControl
+from rotator.clock import SystemClock
+from rotator.core.event import Event
+from rotator.embedded.openbao import OpenBaoServer
+from rotator.embedded.process import wait_until
+from rotator.embedded.valkey import ValkeyServer
+from rotator.errors import RotatorError
+from rotator.evidence.ledger import records
+from rotator.store.sql import SQLStore
+from tests.e2e.installation import DaemonInstallation
+from tests.fixtures_openbao import new_domain
+from tests.fixtures_postgres import running_postgresql
+from tests.stack.airflow.deployment import PATIENCE, QUEUES, Airflow
+
+CERTIFICATE = "airflow-worker"
+WORKLOAD = "airflow-workers"
+
+
+@contextlib.contextmanager
+def running_airflow(
+    home: Path, *, workers: int = 2, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[Airflow, ValkeyServer]]:
+    """Give an Airflow with CeleryExecutor on a PostgreSQL and a Valkey of its own; its workers are not started."""
+    home.chmod(0o755)
+    (home / "postgresql").mkdir()
+    valkey = ValkeyServer(home / "valkey")
+    with running_postgresql(home / "postgresql") as postgresql, valkey:
+        valkey.run()
+        airflow = Airflow(
+            home / "airflow",
+            database=postgresql.database().replace("+psycopg:", "+psycopg2:"),
+            broker=valkey.url,
+            workers=[f"airflow-worker-{number}" for number in range(workers)],
+            settings=settings,
+        )
+        with airflow:
+            yield airflow, valkey
+
+
+class AirflowInstallation(DaemonInstallation):
+    """A rotator over the workers of an Airflow."""
+
+    def __init__(
+        self,
+        directory: Path,
+        openbao: OpenBaoServer,
+        airflow: Airflow,
+        valkey: ValkeyServer,
+        *,
+        drain: Mapping[str, Any] = MappingProxyType({}),
+        workload: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Configure it; *drain* and *workload* change what the file says of the workers."""
+        self.airflow = airflow
+        self.vault = new_domain(openbao, directory)
+        super().__init__(
+            directory,
+            self.vault,
+            trust_domain={
+                "model": "standalone",
+                "issuer": "corporate",
+                "ca": {
+                    "mount": self.vault.mount, "role": self.vault.rights.role, "lifetime": "6h",
+                    "minimum_overlap": "1s", "crl_interval": "1m",
+                },
+                "longest_leaf": "1h",
+                "trust_deadline": {"after": "30s"},
+            },
+            certificates={
+                CERTIFICATE: {
+                    "trust_domain": self.vault.trust_domain,
+                    "identity": f"spiffe://{self.vault.trust_domain}/airflow-worker",
+                    "lifetime": "1h",
+                    "publish": [{"directory": str(directory / "tls")}],
+                    "probes": [{"read_back": {}}],
+                    "rolls": [WORKLOAD],
+                },
+            },
+        )  # fmt: skip
+        (directory / "password").write_text(airflow.passwords["carol"])
+        (directory / "broker").write_text(valkey.url)
+        self.document["airflow"] = {
+            "main": {"url": airflow.url, "username": "carol", "password_file": str(directory / "password")}
+        }
+        processes = []
+        for member in airflow.members:
+            secrets = directory / f"{member.name}.env"
+            secrets.write_text("".join(f"{name}={value}\n" for name, value in member.environment.items()))
+            processes.append(
+                {
+                    "name": member.name,
+                    "command": list(member.command),
+                    "pid_file": str(member.pid_file),
+                    "log_file": str(member.log_file),
+                    "environment_file": str(secrets),
+                    "node": f"celery@{member.name}",
+                }
+            )
+        self.document["workloads"] = {
+            WORKLOAD: {
+                "airflow": "main",
+                "processes": processes,
+                "stop_timeout": "60s",
+                "start_timeout": "4m",
+                "drain": {
+                    "celery": {
+                        "broker_file": str(directory / "broker"),
+                        "deadline": "10m",
+                        "timeout": "10s",
+                        **drain,
+                    }
+                },
+                **workload,
+            }
+        }
+        self.write()
+        self.control = RemoteControl(lambda: valkey.url, clock=SystemClock(), timeout=timedelta(seconds=10))
+        self.nodes = [f"celery@{member.name}" for member in airflow.members]
+
+    def __enter__(self) -> Self:
+        """Start the daemon, which starts the workers, and wait until all is in use."""
+        self.start()
+        self.wait_rolled()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.daemon.stop()
+
+    def wait_rolled(self) -> None:
+        """Wait until everything is in use, nothing is open, and every worker consumes its queues."""
+        wait_until(
+            lambda: self.settled() and self.consumed() == Counter(dict.fromkeys(QUEUES, len(self.nodes))),
+            within=PATIENCE * 2,
+            what="the workers to be rolled",
+            every=timedelta(milliseconds=500),
+        )
+
+    def consumed(self) -> Counter[str]:
+        """Return how many workers consume each queue now."""
+        answers = self.control.look(self.nodes)
+        return Counter(queue for answer in answers.values() for queue in answer.queues)
+
+    def identities(self) -> dict[str, str]:
+        """Return which process each worker is."""
+        return {member.name: member.identity for member in self.airflow.workloads.members()}
+
+    def events(self) -> list[Event]:
+        """Return what the ledger holds."""
+        with contextlib.closing(SQLStore(self.document["store"], environment="test")) as store:
+            return [record.event for record in records(store)]
+
+    def wait_event(self, type_: str, result: str, number: int) -> None:
+        """Wait until the ledger holds *number* events of a type and result about workers."""
+
+        def found() -> bool:
+            return number <= sum(
+                1 for event in self.events() if event.type == type_ and event.result == result
+            )  # fmt: skip
+
+        wait_until(found, within=PATIENCE, what=f"{number} times {type_} {result}", every=timedelta(milliseconds=20))
+
+
+class Load:
+    """Tasks that arrive all the time, of a spread of lengths, by three operators, on two queues."""
+
+    def __init__(self, airflow: Airflow, *, longest: float, every: float = 1.0) -> None:
+        """Give a task of up to *longest* seconds *every* so many."""
+        self._airflow = airflow
+        self._longest = longest
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._give)
+        self.given: list[tuple[str, str]] = []
+        self.refused = 0
+
+    def _give(self) -> None:
+        for number in itertools.count():
+            # The golden ratio spreads lengths evenly without a random draw.
+            share = (number * 0.6180339887498949) % 1.0
+            dag = ("python_load", "bash_load", "python_load", "bash_load", "deferrable_load")[number % 5]
+            try:
+                self.given.append((dag, self._airflow.give(dag, 1 + share * (self._longest - 1))))
+            except (requests.RequestException, AssertionError):
+                self.refused += 1
+            if self._stop.wait(self._every):
+                return
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class Watch:
+    """How many consumers each queue has, looked at all the time."""
+
+    def __init__(self, installation: AirflowInstallation) -> None:
+        """Look at the workers of *installation*."""
+        self._installation = installation
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.looks = 0
+        self.fewest: Counter[str] = Counter()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.2):
+            with contextlib.suppress(RotatorError):
+                consumed = self._installation.consumed()
+                self.fewest = Counter(
+                    {queue: min(consumed[queue], self.fewest[queue] if self.looks else 99) for queue in QUEUES}
+                )
+                self.looks += 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class Account:
+    """What became of the tasks since a moment, by their own marks and by Airflow's word."""
+
+    def __init__(self, airflow: Airflow, given: list[tuple[str, str]]) -> None:
+        """Read both about the runs *given*."""
+        wanted = set(given)
+        attempts = [each for each in airflow.attempts() if (each["dag_id"], each["dag_run_id"]) in wanted]
+        marks = [each for each in airflow.marked() if (each["dag"], each["run"]) in wanted]
+        self.given = len(given)
+        self.succeeded = sum(1 for each in attempts if each["state"] == "success")
+        self.not_first_try = [each["dag_run_id"] for each in attempts if each["try_number"] != 1]
+        self.on_kill = [each for each in marks if each["what"] == "killed"]
+        begun = Counter((each["dag"], each["run"]) for each in marks if each["what"] == "begun")
+        ended = Counter((each["dag"], each["run"]) for each in marks if each["what"] == "ended")
+        self.cut_off = sorted((begun - ended).elements())
+        self.hosts = {each["host"] for each in marks}
