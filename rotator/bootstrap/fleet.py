@@ -19,6 +19,7 @@ from rotator.adapters.directory import Access, DirectoryStore
 from rotator.adapters.kubernetes.bundles import BundleStore
 from rotator.adapters.kubernetes.notes import Dress
 from rotator.adapters.kubernetes.secrets import SecretStore
+from rotator.adapters.kubernetes.workloads import Kind, Order, Pods, WorkloadPlace
 from rotator.adapters.probes import EnvoyAdminProbe, ReadBackProbe, ReportProbe, TLSProbe
 from rotator.adapters.processes import CommandMember, Processes, UnitMember
 from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints, VaultAuthorities
@@ -53,7 +54,7 @@ def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
         certificates={
             SubjectName(name): certificate_target(settings, name, clock, cluster) for name in settings.certificates
         },
-        workloads={SubjectName(name): workload_target(settings, name, clock) for name in settings.workloads},
+        workloads={SubjectName(name): workload_target(settings, name, clock, cluster) for name in settings.workloads},
     )
 
 
@@ -170,9 +171,21 @@ def _probe(probe: ProbeSettings, wanted: CertificateSettings, stores: tuple[Leaf
     return ReadBackProbe(holder.just_read if isinstance(holder, SecretStore) else holder, clock=clock)
 
 
-def workload_target(settings: Settings, name: str, clock: Clock) -> WorkloadTarget:
-    """Return one workload with its members and how they are drained."""
+def workload_target(settings: Settings, name: str, clock: Clock, cluster: Callable[[], ObjectAPI]) -> WorkloadTarget:
+    """Return one workload with its members and how they are drained; *cluster* is asked for where it is in it."""
     workload = settings.workloads[name]
+    place = workload_place(workload)
+    if place is not None:
+        timing = settings.timing
+        # A pod that was made while the material was still being written may have mounted what was there before.
+        uncertainty = timing.skew + timing.publish
+        return WorkloadTarget(
+            name=SubjectName(name),
+            policy=rollout_policy(workload),
+            workloads=Pods(cluster(), place, workload=SubjectName(name), uncertainty=uncertainty),
+            part=airflow_part(workload),
+            ready_within=workload.start_timeout,
+        )
     members: list[CommandMember | UnitMember] = []
     for each in workload.processes or ():
         if each.unit is not None:
@@ -207,6 +220,20 @@ def workload_target(settings: Settings, name: str, clock: Clock) -> WorkloadTarg
         ready_within=workload.start_timeout,
         keep_running=all(isinstance(each, CommandMember) for each in members),
     )
+
+
+def workload_place(workload: Workload) -> WorkloadPlace | None:
+    """Return where *workload* is in the cluster, None if it is made of processes."""
+    if workload.statefulset is not None:
+        found = workload.statefulset
+        return WorkloadPlace(
+            kind=Kind.STATEFULSET, namespace=found.namespace, name=found.name, order=Order(found.order)
+        )
+    if workload.deployment is not None:
+        return WorkloadPlace(
+            kind=Kind.DEPLOYMENT, namespace=workload.deployment.namespace, name=workload.deployment.name
+        )
+    return None
 
 
 def _drainer(settings: Settings, workload: Workload, clock: Clock) -> Drainer | None:

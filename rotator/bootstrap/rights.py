@@ -19,8 +19,10 @@ from typing import Any, Final
 from rotator.adapters.kubernetes import people
 from rotator.adapters.kubernetes.lease import lease_rights
 from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
+from rotator.adapters.kubernetes.rolling_rights import rolling_rights
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.notify.events import event_rights
+from rotator.bootstrap.fleet import workload_place
 from rotator.bootstrap.telling import event_namespaces
 from rotator.bootstrap.watching import watch_rights
 from rotator.cluster.rbac import Account, confinement, role_objects
@@ -130,21 +132,9 @@ def _leaves(settings: Settings) -> Iterator[Rights]:
 def _workloads(settings: Settings) -> Iterator[Rights]:
     """Yield what rotator needs for the workloads that it rolls."""
     for workload in settings.workloads.values():
-        for plural, found in (("statefulsets", workload.statefulset), ("deployments", workload.deployment)):
-            if found is None:
-                continue
-            yield Rights(
-                namespaces={
-                    found.namespace: (
-                        rule(plural, "get", group="apps", names=(found.name,)),
-                        rule("pods", "get", "list"),
-                        rule("pods/eviction", "create"),
-                    )
-                },
-                confined=(
-                    Confined(namespace=found.namespace, resource="pods/eviction", beginnings=(f"{found.name}-",)),
-                ),
-            )
+        place = workload_place(workload)
+        if place is not None:
+            yield rolling_rights(place)
 
 
 def _meshes_here(settings: Settings) -> Iterator[tuple[str, Mesh]]:

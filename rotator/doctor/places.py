@@ -17,6 +17,7 @@ from rotator.bootstrap import Sessions
 from rotator.bootstrap.fleet import certificate_target, workload_target
 from rotator.doctor.findings import Finding, attempted, fine, warning
 from rotator.doctor.machine import writable
+from rotator.doctor.pods import pods_findings
 from rotator.ports import Clock, LeafStore
 from rotator.settings import Settings
 
@@ -30,7 +31,9 @@ def place_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Iter
         )
     for name in settings.workloads:
         about = f"workload {name}"
-        yield from attempted(about, partial(_workload, about, settings, name, clock), otherwise="mend its entry")
+        yield from attempted(
+            about, partial(_workload, about, settings, name, sessions, clock), otherwise="mend its entry"
+        )
 
 
 def _certificate(about: str, settings: Settings, name: str, sessions: Sessions, clock: Clock) -> Iterator[Finding]:
@@ -67,8 +70,11 @@ def _in_cluster(about: str, store: LeafStore) -> Iterator[Finding]:
         yield fine(about, f"{store.target} holds publication {seen.number}")
 
 
-def _workload(about: str, settings: Settings, name: str, clock: Clock) -> Iterator[Finding]:
-    target = workload_target(settings, name, clock)
+def _workload(about: str, settings: Settings, name: str, sessions: Sessions, clock: Clock) -> Iterator[Finding]:
+    if settings.workloads[name].in_cluster is not None:
+        yield from pods_findings(about, settings, name, sessions.cluster(settings))
+        return
+    target = workload_target(settings, name, clock, partial(sessions.cluster, settings))
     members = target.workloads.members()
     running = {each.name for each in members if each.running}
     if target.drainer is not None:

@@ -7,6 +7,7 @@ Rules that must stay true here:
   published, or because it does not run; never because rotator restarted.
 - A member that stopped is started again only where rotator keeps it running, or in the middle of its own roll.
 - Parts of one Airflow are rolled one after the other: a step begins only while no other is in the middle of its own.
+- Who the members are is what was just seen: what was known of those that are gone is forgotten.
 - One step a visit; waiting is done between visits, never inside one (law 17, and a prompt stop).
 """
 
@@ -30,7 +31,7 @@ from rotator.engine.observe import observe_workload, stale_before
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_steps import RollSteps
 from rotator.engine.targets import Fleet, WorkloadTarget
-from rotator.errors import AdapterError, Unavailable
+from rotator.errors import AdapterError, Conflict, NotYet, Unavailable
 from rotator.ports import Rotation
 from rotator.telemetry import LogEvent
 
@@ -57,6 +58,8 @@ class RollReconciler:
         self._runs: dict[tuple[SubjectName, str, str], WorkerRun] = {}
         self._stale: dict[SubjectName, bool] = {}
         """Whether some member of a workload runs on old material, as last seen."""
+        self._to_come: dict[SubjectName, dict[str, datetime]] = {}
+        """Members that a controller has yet to start, by name, and since when."""
         self._begun: dict[SubjectName, datetime] = {}
         self._looks: dict[SubjectName, Look] = {}
         self._guard = threading.Lock()
@@ -134,7 +137,13 @@ class RollReconciler:
                 log.info(LogEvent.STEP_STARTED, subject=target.name, step=sentence(decision))
                 if not rotations:
                     self._begun.setdefault(target.name, now)
-                self._apply(target, decision, members, rotations)
+                try:
+                    self._apply(target, decision, members, rotations)
+                except NotYet as e:
+                    late = now >= (begun or now) + target.policy.drain_deadline
+                    return Look(
+                        at=now + POLL, waiting_on=(decision.member,), why=f"which may not go now: {e}", alert=late
+                    )
                 return Look(at=self._clock.now())
             case Wait():
                 until = min(decision.until or now + POLL, now + POLL)
@@ -164,8 +173,9 @@ class RollReconciler:
 
     def _held(self, fleet: Fleet, target: WorkloadTarget) -> str | None:
         """Return why nobody of *target* may be replaced now, in words; None if they may."""
-        if target.part is None:
-            return None
+        theirs = target.workloads.held()
+        if theirs is not None or target.part is None:
+            return theirs
         return held_by_others(
             self._standing(target, target.part),
             [self._standing(each, each.part) for each in fleet.beside(target) if each.part is not None],
@@ -197,8 +207,8 @@ class RollReconciler:
             case ReplaceMember():
                 try:
                     self._steps.replace_member(target, step, member, rotations)
-                except Unavailable:
-                    # It has not ended yet, or nobody answered: that is waiting, not failing.
+                except (Unavailable, Conflict):
+                    # It has not ended yet, nobody answered, or it is another by now: that is waiting, not failing.
                     raise
                 except AdapterError:
                     self._failed[target.name] = self._failed.get(target.name, frozenset()) | {step.member}
@@ -215,19 +225,28 @@ class RollReconciler:
             for each in observe_workload(target)
         )
         now = self._clock.now()
+        to_come = self._to_come.get(target.name, {})
+        to_come = {
+            each.name: to_come.get(each.name, now)
+            for each in members
+            if not each.running and not target.policy.starts_members
+        }
         late = {
             each.name
             for each in members
             if each.running
             and not each.ready
             and not each.draining
+            and not each.ending
             and each.started_at is not None
             and now - each.started_at > target.ready_within
-        }
+        } | {name for name, since in to_come.items() if now - since > target.ready_within}
+        names = {each.name for each in members}
         well = {each.name for each in members if each.ready}
         with self._guard:
             self._members[target.name] = members
-            self._failed[target.name] = (self._failed.get(target.name, frozenset()) | late) - well
+            self._to_come[target.name] = to_come
+            self._failed[target.name] = ((self._failed.get(target.name, frozenset()) | late) - well) & names
         return members
 
     def _has_work(
@@ -235,5 +254,5 @@ class RollReconciler:
     ) -> bool:
         """Return whether a roll is needed or under way."""
         stopped = any(not each.running for each in members) and (target.keep_running or bool(rotations))
-        stale = any(each.started_at is not None and each.started_at < since for each in members if each.running)
+        stale = any(each.started_at is not None and rollout.is_stale(each, since) for each in members)
         return stopped or stale or any(each.draining for each in members) or bool(rotations)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rotator.core.event import Event, EventType
-from rotator.core.model import Member
+from rotator.core.model import Member, SubjectName
 from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import WorkloadTarget
@@ -26,6 +26,8 @@ class RollSteps:
     def __init__(self, *, recorder: Recorder) -> None:
         self._recorder = recorder
         self._clock = recorder.clock
+        self._taken: dict[tuple[SubjectName, str], tuple[str, bool]] = {}
+        """Which run of each member was recorded as free to go, and whether it was forced: one effect, one record."""
 
     def drain(self, target: WorkloadTarget, step: DrainMember, member: Member, rotations: tuple[Rotation, ...]) -> None:
         """Take new work away from one member and record when that began."""
@@ -39,20 +41,33 @@ class RollSteps:
     def replace_member(
         self, target: WorkloadTarget, step: ReplaceMember, member: Member, rotations: tuple[Rotation, ...]
     ) -> None:
-        """Stop one member's main process gently and start it anew."""
+        """Stop one member gently and start it anew, or let whoever starts it do so."""
+        taken = (member.identity, step.forced)
+        if self._taken.get((target.name, step.member)) != taken:
+            now = self._clock.now()
+            rows = [replace(each, roll_started_at=now) for each in rotations if each.roll_started_at is None]
+            self._recorder.write(rows, [self._free_to_go(target, step, member, rotations)])
+            self._taken[target.name, step.member] = taken
+        else:
+            self._recorder.fence()
+        target.workloads.replace(step.member, forced=step.forced)
+        self._recorder.write((), [self._event(EventType.ROLLED, target, step.member, rotations, member, "ok")])
+
+    def _free_to_go(
+        self, target: WorkloadTarget, step: ReplaceMember, member: Member, rotations: tuple[Rotation, ...]
+    ) -> Event:
+        """Return why *member* may go: it was drained, does not run, nothing drains it, or the operator's word."""
         drained = self._event(EventType.DRAINED, target, step.member, rotations, member, "ok")
         if step.forced:
-            drained = replace(
+            return replace(
                 drained,
                 type=EventType.EXCEPTION_OPENED,
                 result="forced",
                 reason="replaced with work still running: the operator's written choice at the drain deadline",
             )
-        elif not member.running:
-            drained = replace(drained, result="not running")
-        self._recorder.write((), [drained])
-        target.workloads.replace(step.member, forced=step.forced)
-        self._recorder.write((), [self._event(EventType.ROLLED, target, step.member, rotations, member, "ok")])
+        if not member.running:
+            return replace(drained, result="not running")
+        return drained if target.policy.drained else replace(drained, result="nothing drains it")
 
     def undrain(
         self, target: WorkloadTarget, step: UndrainMember, member: Member, rotations: tuple[Rotation, ...]

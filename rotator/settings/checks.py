@@ -33,7 +33,6 @@ from rotator.settings.trust import CertificateSettings
 from rotator.settings.values import spiffe_trust_domain
 from rotator.settings.workloads import ProcessSettings, Workload
 
-_CLUSTER: Final = "comes with the cluster deployment"
 _JITTER: Final = 0.1
 _RETRY_MARGIN: Final = 1.2
 """As client-go has it: a wait may be so much longer than it was meant to be."""
@@ -44,16 +43,6 @@ def check(settings: Settings, document: Document) -> None:
     """Note in *document* everything about *settings* that cannot work."""
     for each in _CHECKS:
         each(settings, document)
-
-
-def _not_built(settings: Settings, document: Document) -> None:
-    for name, workload in settings.workloads.items():
-        for key in ("statefulset", "deployment"):
-            if getattr(workload, key) is not None:
-                document.refuse(
-                    ("workloads", name, key),
-                    f"found a {key}, which {_CLUSTER}; allowed processes; do remove it until then",
-                )
 
 
 def _lease(settings: Settings, document: Document) -> None:
@@ -345,6 +334,9 @@ def _workloads(settings: Settings, document: Document) -> None:
                 f"found {' and '.join(given) or 'no members'}; allowed exactly one of processes, statefulset, "
                 "deployment; do choose one",
             )
+        for key in given:
+            if key != "processes":
+                _in_cluster(settings, document, name, key, owners[key])
         for at, process in enumerate(workload.processes or ()):
             _process(document, (*place, "processes", at), workload, process)
             for key in ("unit", "pid_file", "node"):
@@ -364,6 +356,33 @@ def _workloads(settings: Settings, document: Document) -> None:
                     (*place, "processes", at, "name"),
                     f"found {process_name} again; allowed each name once; do rename one of them",
                 )
+
+
+def _in_cluster(settings: Settings, document: Document, name: str, key: str, owners: dict[str, str]) -> None:
+    """Refuse a workload of a cluster that nobody named, that two would roll, or that cannot be drained."""
+    workload = settings.workloads[name]
+    place: Place = ("workloads", name)
+    if settings.cluster is None:
+        document.refuse(
+            (*place, key),
+            f"found a {key}, and no cluster; allowed with cluster; do add cluster, which may be empty ({{}}) in a pod",
+        )
+    if workload.drain is not None:
+        document.refuse(
+            (*place, "drain"),
+            f"found it beside {key}; allowed beside processes; "
+            "do remove it: pods end in their own grace period, so make that long enough for their work",
+        )
+    found = workload.in_cluster
+    if found is None:
+        return
+    whole = f"{found.namespace}/{found.name}"
+    if whole in owners:
+        document.refuse(
+            (*place, key),
+            f"found {whole}, which workload {owners[whole]} is; allowed each once; do let certificates share one",
+        )
+    owners.setdefault(whole, name)
 
 
 def _process(document: Document, place: Place, workload: Workload, process: ProcessSettings) -> None:
@@ -464,7 +483,6 @@ def _is_below(name: str, permitted: str) -> bool:
 
 
 _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
-    _not_built,
     _lease,
     _authorities,
     check_meshes,

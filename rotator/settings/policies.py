@@ -72,10 +72,13 @@ def roll_budget(workload: Workload) -> timedelta:
     """
     Return how long rolling all members of *workload* may take.
 
-    With a drain that is its deadline, which covers all waves; without one, every wave stops and starts in its own time.
+    With a drain that is its deadline, which covers all waves, and so it is with pods, whose number changes; for
+    processes without one, every wave stops and starts in its own time.
     """
     if workload.drain is not None:
         return workload.drain.deadline
+    if workload.in_cluster is not None:
+        return workload.in_cluster.deadline
     waves = math.ceil(len(workload.processes or ()) / workload.max_unavailable)
     return waves * (workload.stop_timeout + workload.start_timeout)
 
@@ -89,6 +92,7 @@ def rollout_policy(workload: Workload) -> RolloutPolicy:
         drain_deadline=roll_budget(workload),
         at_drain_deadline=drain.then if drain is not None else AtDrainDeadline.WAIT,
         drained=drain is not None,
+        starts_members=workload.in_cluster is None,
         keep_available=1 if part is not None and part.component == "api_server" and part.only_one == "refuse" else 0,
         queue_single_consumer=celery is not None and celery.single_consumer == "allow",
     )

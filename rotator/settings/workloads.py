@@ -18,10 +18,19 @@ from pydantic import Field
 from rotator.core.rollout import AtDrainDeadline
 from rotator.settings.airflow import PartOfAirflow
 from rotator.settings.keys import Keys, OneOf
-from rotator.settings.values import AbsolutePath, Name, OpenText, PositiveDuration, SecretFile
+from rotator.settings.values import (
+    AbsolutePath,
+    KubernetesName,
+    KubernetesObjectName,
+    Name,
+    OpenText,
+    PositiveDuration,
+    SecretFile,
+)
 
 _SECOND = timedelta(seconds=1)
 _MINUTE = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
 
 
 class ProcessSettings(Keys):
@@ -50,12 +59,21 @@ class ProcessSettings(Keys):
 
 
 class ClusterWorkload(Keys):
-    """A workload in a Kubernetes cluster."""
+    """A workload in the Kubernetes cluster that rotator works in; its pods are evicted, its controller makes others."""
 
-    namespace: OpenText
+    namespace: KubernetesName
     """Its namespace."""
-    name: OpenText
+    name: KubernetesObjectName
     """Its name."""
+    deadline: PositiveDuration = _HOUR
+    """Time for replacing all pods, one wave after the other; counts against every leaf's life."""
+
+
+class StatefulSetWorkload(ClusterWorkload):
+    """A StatefulSet."""
+
+    order: Literal["highest_first", "lowest_first"] = "highest_first"
+    """By their numbers, which pods go first."""
 
 
 class BrokerTLSSettings(Keys):
@@ -120,17 +138,22 @@ class Workload(Keys):
 
     processes: tuple[ProcessSettings, ...] | None = Field(default=None, min_length=1)
     """Members on this machine."""
-    statefulset: ClusterWorkload | None = None
-    """A StatefulSet."""
+    statefulset: StatefulSetWorkload | None = None
+    """A StatefulSet in the cluster."""
     deployment: ClusterWorkload | None = None
-    """A Deployment."""
+    """A Deployment in the cluster."""
     max_unavailable: int = Field(default=1, ge=1, strict=True)
     """Members that may be out of work at the same time."""
     stop_timeout: PositiveDuration = _MINUTE
-    """From asking a member to stop to it being gone."""
+    """From asking a process to stop to it being gone; pods have their own grace period."""
     start_timeout: PositiveDuration = _MINUTE
-    """From starting a member to it being ready."""
+    """From starting a member to it being ready; one that takes longer has failed, and the roll stops."""
     drain: Drain | None = None
     """How it is drained; without it, members are stopped as they are."""
     airflow: PartOfAirflow | None = None
     """Which part of which Airflow it is; gives the drain Airflow's own account of what runs."""
+
+    @property
+    def in_cluster(self) -> ClusterWorkload | None:
+        """Return the workload in the cluster, if it is one."""
+        return self.statefulset or self.deployment

@@ -101,6 +101,65 @@ def test_law_17_the_first_unhealthy_wave_stops_the_roll() -> None:
     assert ("a",) == stopped.on
 
 
+def test_what_nothing_drains_is_replaced_as_it_is() -> None:
+    """One after the other, and a member that takes no work anyway before all others, also if it long has not."""
+    plain = replace(POLICY, drained=False)
+    assert ReplaceMember(workload=member("a").workload, member="a") == roll(member("a"), member("b"), policy=plain)
+    waiting = roll(member("a", fresh=True, ready=False), member("b"), policy=plain)
+    assert isinstance(waiting, Wait)
+    sick = roll(member("a"), member("b", ready=False), policy=plain, failed=frozenset({"b"}))
+    assert ReplaceMember(workload=member("b").workload, member="b") == sick
+    stopped = roll(member("a"), member("b", ready=False, fresh=True), policy=plain, failed=frozenset({"b"}))
+    assert isinstance(stopped, Wait)
+    assert stopped.alert
+
+
+PODS = replace(POLICY, drained=False, starts_members=False)
+
+
+def test_what_a_controller_starts_is_waited_for() -> None:
+    """Rotator starts no pod: one that is not there yet takes no work, and nobody else goes meanwhile."""
+    waiting = roll(member("a"), member("b", running=False), policy=PODS)
+    assert isinstance(waiting, Wait)
+    assert ("b",) == waiting.on
+
+
+def test_law_17_one_that_ends_counts_as_out_of_work_until_another_stands_in() -> None:
+    """The wave's size holds while a pod uses its grace period; whoever has a successor is no loss."""
+    ending = replace(member("a", ready=False), ending=True)
+    held = roll(ending, member("b"), policy=PODS)
+    assert isinstance(held, Wait)
+    assert (("a",), False) == (held.on, held.alert)
+    two = roll(ending, member("b"), policy=replace(PODS, max_unavailable=2))
+    assert ReplaceMember(workload=member("b").workload, member="b") == two
+    spare = roll(replace(ending, spare=True), member("b"), member("c", fresh=True), policy=PODS)
+    assert ReplaceMember(workload=member("b").workload, member="b") == spare
+    last = roll(replace(ending, spare=True), member("c", fresh=True), policy=PODS)
+    assert isinstance(last, Wait)
+
+
+def test_law_16_a_start_within_the_clocks_difference_proves_nothing() -> None:
+    """Who started a moment after the publication by another clock is stale; nobody goes before that moment is over."""
+    unsure = replace(member("a", fresh=True), uncertainty=10 * SECOND)
+    waiting = roll(unsure, policy=PODS, now=NOW + 5 * SECOND)
+    assert isinstance(waiting, Wait)
+    assert NOW + 11 * SECOND == waiting.until
+    assert isinstance(roll(unsure, policy=PODS, now=NOW + 11 * SECOND), ReplaceMember)
+    assert Done() == roll(replace(unsure, started_at=NOW + 10 * SECOND), policy=PODS, now=NOW + 12 * SECOND)
+
+
+@pytest.mark.parametrize("first", [member("a"), member("a", draining=True, busy=0, idle_seen=2)])
+def test_what_holds_a_roll_is_said(first: Member) -> None:
+    """Nobody is taken away meanwhile; past the deadline a person should know."""
+    held = decide(POLICY, (first, member("b")), NOW, NOW, NOW + MINUTE, frozenset(), held="it is paused")
+    assert isinstance(held, Wait)
+    assert (("a",), False) == (held.on, held.alert)
+    assert "it is paused" in held.why
+    late = decide(POLICY, (first, member("b")), NOW, NOW, NOW + 2 * HOUR, frozenset(), held="it is paused")
+    assert isinstance(late, Wait)
+    assert late.alert
+
+
 def test_the_next_wave_waits_until_the_last_is_ready() -> None:
     """Replaced is not ready."""
     coming = roll(member("a", fresh=True, ready=False), member("b"), policy=replace(POLICY, max_unavailable=2))

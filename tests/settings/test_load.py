@@ -542,8 +542,10 @@ CROSS = {
             "30: workloads.workers: found processes and statefulset; allowed exactly one of processes, statefulset, "
             "deployment; "
             "do choose one\n"
-            "31: workloads.workers.statefulset: found a statefulset, which comes with the cluster deployment; allowed "
-            "processes; do remove it until then"
+            "31: workloads.workers.statefulset: found a statefulset, and no cluster; allowed with cluster; do add "
+            "cluster, which may be empty ({}) in a pod\n"
+            "35: workloads.workers.drain: found it beside statefulset; allowed beside processes; do remove it: pods "
+            "end in their own grace period, so make that long enough for their work"
         ),
     ),
     "a shared name": (

@@ -97,7 +97,7 @@ class Pods:
         if found is None:
             self._uids, self._held = {}, f"there is no {self._place}"
             return ()
-        pods = self._pods(found)
+        pods = owned_pods(self._api, self._place, found)
         self._uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
         self._held = held_by_others(self._place.kind, found, pods)
         wanted = int(found["spec"].get("replicas", 1))
@@ -128,22 +128,6 @@ class Pods:
         self._api.evict(path_of("v1", "pods", namespace=self._place.namespace, name=member), uid=uid)
 
     # --- what there is ----------------------------------------------------------------------------------------------
-
-    def _pods(self, owner: JSON) -> tuple[JSON, ...]:
-        """Return the pods of *owner* that run or will, oldest first."""
-        selector = selector_text(owner["spec"]["selector"])
-        owners = {owner["metadata"]["uid"]}
-        if self._place.kind is Kind.DEPLOYMENT:
-            sets = self._api.listed(path_of(_APPS, "replicasets", namespace=self._place.namespace), selector=selector)
-            owners = {each["metadata"]["uid"] for each in sets if _is_owned(each, owners)}
-        pods = self._api.listed(path_of("v1", "pods", namespace=self._place.namespace), selector=selector)
-        # The API server dates in whole seconds: the name makes the order the same each time.
-        return tuple(
-            sorted(
-                (pod for pod in pods if _is_owned(pod, owners) and pod.get("status", {}).get("phase") not in _OVER),
-                key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]),
-            )
-        )
 
     def _ordinals(self, owner: JSON, pods: tuple[JSON, ...], wanted: int) -> Iterator[Member]:
         """Yield the members of a StatefulSet, which are known by their numbers; then those that are too many."""
@@ -194,6 +178,23 @@ class Pods:
             started_at=None,
             detail=f"the {self._place.kind}'s controller has yet to make it",
         )
+
+
+def owned_pods(api: ObjectAPI, place: WorkloadPlace, owner: JSON) -> tuple[JSON, ...]:
+    """Return the pods of *owner*, which is at *place*, that run or will, oldest first."""
+    selector = selector_text(owner["spec"]["selector"])
+    owners = {owner["metadata"]["uid"]}
+    if place.kind is Kind.DEPLOYMENT:
+        sets = api.listed(path_of(_APPS, "replicasets", namespace=place.namespace), selector=selector)
+        owners = {each["metadata"]["uid"] for each in sets if _is_owned(each, owners)}
+    pods = api.listed(path_of("v1", "pods", namespace=place.namespace), selector=selector)
+    # The API server dates in whole seconds: the name makes the order the same each time.
+    return tuple(
+        sorted(
+            (pod for pod in pods if _is_owned(pod, owners) and pod.get("status", {}).get("phase") not in _OVER),
+            key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]),
+        )
+    )
 
 
 def held_by_others(kind: Kind, owner: JSON, pods: tuple[JSON, ...]) -> str | None:

@@ -1,0 +1,241 @@
+"""Pods are rolled by evicting them: a few at a time, once each, and nobody without need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rotator.adapters.kubernetes.workloads import Kind
+from rotator.core.alert_kinds import AlertKind
+from rotator.core.event import EventType
+from rotator.core.model import SubjectKind, SubjectName
+from rotator.core.rollout import RolloutPolicy, is_stale
+from rotator.engine.observe import stale_before
+from rotator.engine.targets import WorkloadTarget
+from tests.engine.world import World
+from tests.fakes.pods import FakePods
+
+SERVICE = SubjectName("service-0")
+WORKERS = SubjectName("workers")
+HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+READY_WITHIN = 30 * SECOND
+
+
+class Rolled:
+    """A world whose first service is loaded by pods at their start, and by nobody else."""
+
+    def __init__(self, directory: Path, kind: Kind, *, replicas: int = 3, max_unavailable: int = 1) -> None:
+        self.world = World(directory, certificates=1)
+        self.pods = FakePods(self.world.clock, kind, replicas=replicas, uncertainty=10 * SECOND)
+        self.pods.ready_after = 4 * SECOND
+        self.pods.grace = 3 * SECOND
+        target = self.world.certificates[SERVICE]
+        certificate = replace(target.certificate, rolls=(WORKERS,))
+        self.world.certificates[SERVICE] = replace(target, certificate=certificate, probes=())
+        self.world.workloads[WORKERS] = WorkloadTarget(
+            name=WORKERS,
+            policy=RolloutPolicy(
+                max_unavailable=max_unavailable, drain_deadline=5 * MINUTE, drained=False, starts_members=False
+            ),
+            workloads=self.pods,
+            ready_within=READY_WITHIN,
+        )
+        self.world.restart()
+        self.world.run(until=self.world.settled, span=HOUR)
+        self.pods.evictions = 0
+        self.pods.fewest_ready = replicas
+
+    def ask(self) -> None:
+        """Let somebody want a new certificate now."""
+        self.world.ask(SERVICE, SubjectKind.CERTIFICATE)
+
+    def finish(self, span: timedelta = 10 * MINUTE) -> None:
+        """Let time pass until the certificate is proven and no rotation is open."""
+        self.world.run(until=self.world.settled, span=span)
+
+    def until_evicted(self, count: int) -> None:
+        """Let time pass until so many pods were evicted."""
+        self.world.run(until=lambda: self.pods.evictions >= count)
+
+    def identities(self) -> set[str]:
+        """Return which pods there are."""
+        return {each.identity for each in self.pods.members() if each.identity}
+
+    def why(self) -> str:
+        """Return what the roll waits for, as status tells it."""
+        look = self.world.engine.rolls.look(WORKERS)
+        assert look is not None
+        return f"{', '.join(look.waiting_on)} {look.why}"
+
+    def alerts(self) -> set[str]:
+        """Return the kinds of alerts that are raised about the workload."""
+        return {each.key.partition("/")[2] for each in self.world.engine.alerting.raised() if WORKERS in each.key}
+
+
+@pytest.fixture(params=list(Kind))
+def rolled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rolled]:
+    """A settled world with three pods."""
+    made = Rolled(tmp_path, request.param)
+    yield made
+    made.world.close()
+
+
+def test_law_17_every_pod_is_replaced_once_and_one_at_a_time(rolled: Rolled) -> None:
+    """A rotation ends with other pods, never with two out of work, and with one record for each."""
+    before = rolled.identities()
+    rolled.ask()
+    rolled.finish()
+    assert not before & rolled.identities()
+    assert (3, 2) == (rolled.pods.evictions, rolled.pods.fewest_ready)
+    gone = [each.detail["was"] for each in rolled.world.events(EventType.ROLLED)][-3:]
+    assert sorted(before) == sorted(str(each) for each in gone)
+
+
+def test_law_16_no_restart_without_changed_material(rolled: Rolled) -> None:
+    """Neither rotator's restart nor a pod that somebody moved makes anybody go."""
+    rolled.world.restart()
+    rolled.pods.end(rolled.pods.members()[1].name)
+    rolled.world.run(span=5 * MINUTE)
+    rolled.world.restart()
+    rolled.world.run(span=5 * MINUTE)
+    assert 0 == rolled.pods.evictions
+
+
+def test_law_16_what_was_made_while_the_material_was_written_is_not_believed(rolled: Rolled) -> None:
+    """A pod that came within the clocks' difference of the publication goes once more; nobody goes before that."""
+    rolled.ask()
+    published = len(rolled.world.events(EventType.DISTRIBUTED))
+    rolled.world.run(until=lambda: len(rolled.world.events(EventType.DISTRIBUTED)) > published)
+    rolled.world.clock.advance(2 * SECOND)
+    moved = rolled.pods.members()[0]
+    rolled.pods.grace = timedelta()
+    rolled.pods.end(moved.name)
+    rolled.pods.settle()
+    early = rolled.identities()
+    rolled.world.run(span=5 * SECOND)
+    assert 0 == rolled.pods.evictions
+    assert "surely finds what was published" in rolled.why()
+    rolled.finish()
+    assert not early & rolled.identities()
+
+
+def test_law_17_the_first_unhealthy_pod_stops_the_roll(rolled: Rolled) -> None:
+    """Nobody else goes, people are told who; mended, the roll goes on from there."""
+    rolled.pods.next_are_sick = True
+    rolled.ask()
+    rolled.until_evicted(1)
+    kind = AlertKind.MEMBER_FAILED
+    rolled.world.run(until=lambda: kind in rolled.alerts(), span=10 * MINUTE)
+    rolled.world.run(span=5 * MINUTE)
+    assert 1 == rolled.pods.evictions
+    assert "the roll is stopped" in rolled.why()
+    rolled.pods.mend()
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
+    rolled.world.run(span=MINUTE)
+    assert set() == rolled.alerts()
+
+
+def test_law_17_one_that_takes_no_work_already_goes_first(rolled: Rolled) -> None:
+    """It may be the old certificate that keeps it from working, so a sick old pod does not stop the roll."""
+    sick = rolled.pods.members()[-1]
+    rolled.pods.fall_sick(sick.name)
+    rolled.world.run(span=2 * READY_WITHIN)
+    rolled.ask()
+    rolled.until_evicted(1)
+    assert sick.identity not in {each.identity for each in rolled.pods.members() if not each.ending}
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
+
+
+def test_law_13_a_restart_in_the_middle_goes_on(rolled: Rolled) -> None:
+    """Whoever is fresh stays; nobody goes twice."""
+    before = rolled.identities()
+    rolled.ask()
+    for count in (1, 2):
+        rolled.until_evicted(count)
+        rolled.world.restart()
+    rolled.finish()
+    assert not before & rolled.identities()
+    assert (3, 2) == (rolled.pods.evictions, rolled.pods.fewest_ready)
+
+
+def test_a_disruption_budget_is_waited_for_and_named(rolled: Rolled) -> None:
+    """It is no failure; past the roll's deadline people are told; once it allows it, the roll goes on."""
+    rolled.pods.most_disrupted = 0
+    rolled.ask()
+    rolled.world.run(until=lambda: "disruption budget worker needs 3" in rolled.why())
+    assert set() == rolled.alerts()
+    rolled.world.run(until=lambda: AlertKind.ROLL_HELD in rolled.alerts(), span=10 * MINUTE)
+    asked = [each.detail["was"] for each in rolled.world.events(EventType.DRAINED)]
+    assert len(asked) == len(set(asked))
+    rolled.pods.most_disrupted = 1
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
+
+
+def test_what_somebody_else_rolls_out_is_waited_for(rolled: Rolled) -> None:
+    """Nobody goes while it lasts, and it is said why."""
+    rolled.pods.held_by = "a roll-out of worker is under way"
+    rolled.ask()
+    rolled.world.run(until=lambda: "a roll-out of worker is under way" in rolled.why())
+    rolled.world.run(span=MINUTE)
+    assert 0 == rolled.pods.evictions
+    rolled.pods.held_by = None
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
+
+
+def test_a_wave_may_be_more_than_one(tmp_path: Path) -> None:
+    """As many as the operator allows go together, and no more."""
+    rolled = Rolled(tmp_path, Kind.STATEFULSET, replicas=6, max_unavailable=2)
+    rolled.ask()
+    rolled.finish()
+    assert (6, 4) == (rolled.pods.evictions, rolled.pods.fewest_ready)
+    rolled.world.close()
+
+
+@settings(max_examples=15)
+@given(
+    kind=st.sampled_from(Kind),
+    disturbances=st.lists(
+        st.tuples(st.integers(min_value=1, max_value=15), st.sampled_from(["more", "fewer", "end one", "restart"])),
+        max_size=6,
+    ),
+)
+def test_law_17_whatever_joins_and_leaves_meanwhile(
+    tmp_path_factory: pytest.TempPathFactory, kind: Kind, disturbances: list[tuple[int, str]]
+) -> None:
+    """Scaled, moved and restarted in the middle: it ends, on new pods, and nobody who was fresh was evicted."""
+    rolled = Rolled(tmp_path_factory.mktemp("world"), kind)
+    before = rolled.identities()
+    rolled.ask()
+    for seconds, what in disturbances:
+        rolled.world.run(span=timedelta(seconds=seconds))
+        match what:
+            case "more":
+                rolled.pods.replicas += 1
+            case "fewer":
+                rolled.pods.replicas = max(1, rolled.pods.replicas - 1)
+            case "end one":
+                rolled.pods.end(rolled.pods.members()[0].name)
+            case _:
+                rolled.world.restart()
+    # Who joined last may still be on its way when the rotation has ended.
+    rolled.world.run(span=MINUTE)
+    rolled.finish(30 * MINUTE)
+    seen = rolled.world.engine.leaves.view(SERVICE)
+    assert seen is not None
+    since = stale_before(seen.observation)
+    assert since is not None
+    assert not before & rolled.identities()
+    assert not [each for each in rolled.pods.members() if is_stale(each, since) or not (each.ready or each.spare)]
+    # Those who came within the clocks' difference of the publication may go a second time, nobody else.
+    assert rolled.pods.evictions <= len(before) + sum(what in {"more", "end one"} for _, what in disturbances)
+    rolled.world.close()

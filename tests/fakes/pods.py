@@ -1,0 +1,186 @@
+"""
+A StatefulSet or Deployment with its controller, in memory and by hand-moved time.
+
+Rules that must stay true here:
+
+- It passes the contract suite of the real one (tests/contract/test_pods.py).
+- The controller acts when somebody looks: what is due by the clock has happened then.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from rotator.adapters.kubernetes.workloads import Kind
+from rotator.core.model import Member, SubjectName
+from rotator.errors import Conflict, NotYet, Rejected
+from rotator.ports import Clock
+from tests.fakes.faults import Faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakePod:
+    """One pod."""
+
+    name: str
+    uid: str
+    created_at: datetime
+    ready_at: datetime | None
+    """None: it does not get ready."""
+    gone_at: datetime | None = None
+    """None: nobody told it to end."""
+
+
+class FakePods:
+    """`rotator.ports.Workloads` over pods in memory."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        kind: Kind = Kind.STATEFULSET,
+        *,
+        replicas: int = 3,
+        workload: str = "workers",
+        name: str = "worker",
+        uncertainty: timedelta = timedelta(),
+        on_start: Callable[[str], None] = lambda _: None,
+        faults: Faults | None = None,
+    ) -> None:
+        """Make it with all of its pods ready; *on_start* is called with the UID of each that is made later."""
+        self.clock = clock
+        self.kind = kind
+        self.name = name
+        self.workload = SubjectName(workload)
+        self.replicas = replicas
+        self.uncertainty = uncertainty
+        self.on_start = on_start
+        self.faults = faults or Faults()
+        self.most_disrupted: int | None = None
+        """Of a PodDisruptionBudget; None: there is none."""
+        self.ready_after = timedelta()
+        self.grace = timedelta()
+        self.next_are_sick = False
+        self.held_by: str | None = None
+        self.evictions = 0
+        self.fewest_ready: int | None = None
+        """How few took work at any look, from when it is set."""
+        self._numbers = itertools.count(1)
+        self._pods: list[FakePod] = []
+        self._seen: dict[str, str] = {}
+        self.settle()
+
+    # --- the port ---------------------------------------------------------------------------------------------------
+
+    def members(self) -> tuple[Member, ...]:
+        """Return the pods that there are and those that are to come."""
+        with self.faults.call("members"):
+            self.settle()
+            self._seen = {pod.name: pod.uid for pod in self._pods}
+            return tuple(self._members())
+
+    def held(self) -> str | None:
+        """Return what a test says somebody else does."""
+        return self.held_by
+
+    def replace(self, member: str, *, forced: bool) -> None:  # noqa: ARG002 -- as the real one
+        """Tell a pod to end."""
+        with self.faults.call("replace"):
+            self.settle()
+            if member not in self._seen:
+                raise Rejected(f"{self.workload} has no pod {member}")
+            pod = next((each for each in self._pods if each.name == member), None)
+            if pod is None:
+                return
+            if pod.uid != self._seen[member]:
+                raise Conflict(f"{member} is another pod by now")
+            if self.most_disrupted is not None and pod.gone_at is None and self._is_ready(pod):
+                healthy = sum(map(self._is_ready, self._pods))
+                if healthy - 1 < self.replicas - self.most_disrupted:
+                    needs = self.replicas - self.most_disrupted
+                    raise NotYet(f"The disruption budget {self.name} needs {needs} healthy pods and has {healthy}")
+            self.end(member)
+            self.evictions += 1
+            self.settle()
+
+    # --- the world --------------------------------------------------------------------------------------------------
+
+    def end(self, name: str) -> None:
+        """Tell a pod to end, as anybody may."""
+        now = self.clock.now()
+        self._pods = [
+            replace(each, gone_at=now + self.grace) if each.name == name and each.gone_at is None else each
+            for each in self._pods
+        ]
+
+    def mend(self) -> None:
+        """Let every pod get ready, those to come too."""
+        self.next_are_sick = False
+        now = self.clock.now()
+        self._pods = [each if each.ready_at is not None else replace(each, ready_at=now) for each in self._pods]
+
+    def fall_sick(self, name: str) -> None:
+        """Let a pod stop taking work."""
+        self._pods = [replace(each, ready_at=None) if each.name == name else each for each in self._pods]
+
+    def settle(self) -> None:
+        """Let everything happen that is due by now."""
+        now = self.clock.now()
+        self._pods = [each for each in self._pods if each.gone_at is None or each.gone_at > now]
+        if self.kind is Kind.STATEFULSET:
+            wanted = [f"{self.name}-{number}" for number in range(self.replicas)]
+            for pod in self._pods:
+                if pod.name not in wanted:
+                    self.end(pod.name)
+            taken = {each.name for each in self._pods}
+            for name in wanted:
+                if name not in taken:
+                    self._make(name)
+        else:
+            staying = [each for each in self._pods if each.gone_at is None]
+            for pod in staying[self.replicas :]:
+                self.end(pod.name)
+            for _ in range(self.replicas - len(staying)):
+                self._make(f"{self.name}-{next(self._numbers)}x")
+        if self.fewest_ready is not None:
+            self.fewest_ready = min(self.fewest_ready, sum(map(self._is_ready, self._pods)))
+
+    def _make(self, name: str) -> None:
+        now = self.clock.now()
+        uid = f"uid-{next(self._numbers)}"
+        ready_at = None if self.next_are_sick else now + self.ready_after
+        self._pods.append(FakePod(name=name, uid=uid, created_at=now.replace(microsecond=0), ready_at=ready_at))
+        self.on_start(uid)
+
+    def _members(self) -> list[Member]:
+        pods = self._pods
+        if self.kind is Kind.STATEFULSET:
+            ordered = sorted(pods, key=lambda pod: -int(pod.name.rpartition("-")[2]))
+            return [self._member(pod, spare=int(pod.name.rpartition("-")[2]) >= self.replicas) for pod in ordered]
+        staying = [each for each in pods if each.gone_at is None]
+        ending = [each for each in pods if each.gone_at is not None]
+        return [
+            *(self._member(pod, spare=False) for pod in staying),
+            *(self._member(pod, spare=True) for pod in ending),
+        ]
+
+    def _member(self, pod: FakePod, *, spare: bool) -> Member:
+        ready = self._is_ready(pod)
+        return Member(
+            workload=self.workload,
+            name=pod.name,
+            running=True,
+            ready=ready,
+            started_at=pod.created_at,
+            identity=pod.uid,
+            detail="" if ready else "it ends" if pod.gone_at is not None else "the readiness probe fails",
+            ending=pod.gone_at is not None,
+            spare=spare,
+            uncertainty=self.uncertainty,
+            host=pod.name,
+        )
+
+    def _is_ready(self, pod: FakePod) -> bool:
+        return pod.gone_at is None and pod.ready_at is not None and self.clock.now() >= pod.ready_at
