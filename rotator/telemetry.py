@@ -86,6 +86,10 @@ class LogEvent(StrEnum):
     LAW_KEPT = "law_kept"
     THREAD_FAILED = "thread_failed"
     LIBRARY_WARNED = "library_warned"
+    SERVICE_STARTED = "service_started"
+    CERTIFICATE_LOADED = "certificate_loaded"
+    CERTIFICATE_REFUSED = "certificate_refused"
+    READER_REFUSED = "reader_refused"
 
 
 EVENTS: Final[Mapping[LogEvent, str]] = {
@@ -149,6 +153,10 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.LAW_KEPT: "A law was about to be broken and the step was refused.",
     LogEvent.THREAD_FAILED: "A thread met an error that nobody expected; the daemon goes on without that attempt.",
     LogEvent.LIBRARY_WARNED: "A library that rotator uses logged a warning or an error.",
+    LogEvent.SERVICE_STARTED: "The HTTP service listens.",
+    LogEvent.CERTIFICATE_LOADED: "The HTTP service shows another certificate to new connections.",
+    LogEvent.CERTIFICATE_REFUSED: "What is published for the HTTP service cannot be used; it shows the one before.",
+    LogEvent.READER_REFUSED: "Somebody without the right asked the HTTP service for status or log.",
 }
 
 
@@ -176,6 +184,20 @@ class Metric(StrEnum):
     WATCHED_NOT_AFTER = "rotator_watched_not_after_seconds"
     WATCHED_LIFETIME_USED = "rotator_watched_lifetime_used_ratio"
     WATCHED_SEEN_TIMESTAMP = "rotator_watched_seen_timestamp_seconds"
+    BUILD = "rotator_build_info"
+    SUBJECTS = "rotator_subjects"
+    SAFETY_LINE = "rotator_safety_line_seconds"
+    RENEWAL_OPENS = "rotator_renewal_opens_seconds"
+    FAILURES = "rotator_failures_in_a_row"
+    ALERT = "rotator_alert"
+    ISSUER_LIFETIME_USED = "rotator_issuer_lifetime_used_ratio"
+    ISSUER_SIGNING = "rotator_issuer_signing"
+    TOKEN_LIFETIME = "rotator_token_lifetime_seconds"  # noqa: S105 -- a metric's name, not a secret
+    LEDGER_SPOOLED = "rotator_ledger_spooled_records"
+    LEDGER_CHECKPOINT_INTERVAL = "rotator_ledger_checkpoint_interval_seconds"
+    SWEEP_INTERVAL = "rotator_sweep_interval_seconds"
+    HTTP_REQUESTS = "rotator_http_requests_total"
+    HTTP_CERTIFICATE_NOT_AFTER = "rotator_http_certificate_not_after_seconds"
 
 
 METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
@@ -200,6 +222,40 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
     Metric.WATCHED_NOT_AFTER: ("gauge", ("watched", "kind"), "When a watched certificate ends, Unix time."),
     Metric.WATCHED_LIFETIME_USED: ("gauge", ("watched", "kind"), "Used part of its lifetime; 1 is expired."),
     Metric.WATCHED_SEEN_TIMESTAMP: ("gauge", ("watched", "kind"), "When it was last seen, Unix time."),
+    Metric.BUILD: ("gauge", ("version", "python"), "1; which rotator this is."),
+    Metric.SUBJECTS: ("gauge", ("kind",), "Subjects in the configuration, of each kind."),
+    Metric.SAFETY_LINE: (
+        "gauge",
+        ("subject",),
+        "From when on nothing may hold a renewal any more; of a trust domain, when its CA stops signing. Unix time.",
+    ),
+    Metric.RENEWAL_OPENS: ("gauge", ("subject",), "When the renewal window opens, Unix time."),
+    Metric.FAILURES: (
+        "gauge",
+        ("subject",),
+        "Looks at a subject that failed in a row; absent when the last succeeded.",
+    ),
+    Metric.ALERT: ("gauge", ("subject", "kind", "severity"), "1 while rotator itself has this alert raised."),
+    Metric.ISSUER_LIFETIME_USED: (
+        "gauge",
+        ("trust_domain", "generation"),
+        "Used part of a CA generation's lifetime; 1 is expired.",
+    ),
+    Metric.ISSUER_SIGNING: (
+        "gauge",
+        ("trust_domain", "generation"),
+        "1 for the CA generation that signs, 0 for others.",
+    ),
+    Metric.TOKEN_LIFETIME: ("gauge", ("issuer",), "How long the login at an issuer was given for."),
+    Metric.LEDGER_SPOOLED: ("gauge", (), "Records that wait outside the ledger."),
+    Metric.LEDGER_CHECKPOINT_INTERVAL: ("gauge", (), "How often the log is to be signed: `ledger.checkpoint_every`."),
+    Metric.SWEEP_INTERVAL: ("gauge", (), "How often everything is to be looked at: `timing.sweep_every`."),
+    Metric.HTTP_REQUESTS: ("counter", ("route", "code"), "Requests that the HTTP service has answered."),
+    Metric.HTTP_CERTIFICATE_NOT_AFTER: (
+        "gauge",
+        (),
+        "When the certificate ends that the HTTP service shows, Unix time; 0 while it shows a stand-in of its own.",
+    ),
 }
 
 

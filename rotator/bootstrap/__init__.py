@@ -66,7 +66,7 @@ class Wired:
 
     def reload(self, settings: Settings) -> None:
         """Look after what *settings* say from now on. What needs a restart is refused as a whole."""
-        for key in ("environment", "store", "socket", "stand_by"):
+        for key in ("environment", "store", "socket", "stand_by", "http"):
             if getattr(settings, key) != getattr(self.settings, key):
                 raise ConfigError(f"{key} cannot change while the daemon runs: restart it")
         before, after = (each.cluster and each.cluster.lease for each in (self.settings, settings))

@@ -19,6 +19,7 @@ from typing import Any, Final
 from rotator.adapters.kubernetes import people
 from rotator.adapters.kubernetes.lease import lease_rights
 from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
+from rotator.adapters.kubernetes.reviews import reader_role, reviewing_rights
 from rotator.adapters.kubernetes.rolling_rights import rolling_rights
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.notify.events import event_rights
@@ -79,6 +80,8 @@ def rights_objects(
             "automountServiceAccountToken": False,
         },
         *role_objects(rights, account, name=owner, cluster_name=owner),
+        # Bound to nobody: an administrator binds it to those who may read.
+        *([reader_role(settings.cluster.namespace)] if settings.cluster is not None and _has_readers(settings) else []),
         *confinement(rights.confined, account, name=owner),
         *_mesh_policies(settings, account, owner, lent or {}),
         *(
@@ -107,16 +110,16 @@ def _own(settings: Settings) -> Iterator[Rights]:
         return
     home = settings.cluster.namespace
     yield people.own_rights(home)
-    yield Rights(
-        cluster=(
-            # Who asks over HTTP, and whether they may.
-            rule("tokenreviews", "create", group="authentication.k8s.io"),
-            rule("subjectaccessreviews", "create", group="authorization.k8s.io"),
-        ),
-    )
+    if _has_readers(settings):
+        # Who asks over HTTP, and whether they may.
+        yield reviewing_rights()
     yield event_rights(event_namespaces(settings))
     if settings.cluster.lease is not None:
         yield lease_rights(home, settings.cluster.lease.name)
+
+
+def _has_readers(settings: Settings) -> bool:
+    return settings.http is not None and settings.http.read_by(in_cluster=settings.cluster is not None) == "cluster"
 
 
 def _leaves(settings: Settings) -> Iterator[Rights]:

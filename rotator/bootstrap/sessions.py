@@ -9,6 +9,8 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,6 +40,9 @@ class Sessions:
     _missing: dict[str, datetime] = field(default_factory=dict)
     """Since when an issuer's session was seen without a login."""
     _cluster: tuple[ClusterAccess, ObjectAPI] | None = None
+    _answers: Counter[str] = field(default_factory=Counter)
+    """Calls by how they went, also those of sessions that are closed."""
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, name: str, settings: VaultSettings) -> VaultSession:
         """Return the session of issuer *name*, a new one if its settings have changed."""
@@ -53,7 +58,7 @@ class Sessions:
             timeout=settings.timeout,
             connections=max(4, 2 * self.threads),
         )
-        session = VaultSession(endpoint, _auth(settings.auth), clock=self.clock)
+        session = VaultSession(endpoint, _auth(settings.auth), clock=self.clock, answered=self._answered)
         self._open[name] = (settings, session)
         return session
 
@@ -71,6 +76,19 @@ class Sessions:
     def all(self) -> tuple[VaultSession, ...]:
         """Return every open session."""
         return tuple(session for _, session in self._open.values())
+
+    def named(self) -> tuple[tuple[str, VaultSession], ...]:
+        """Return every open session with its issuer's name."""
+        return tuple((name, session) for name, (_, session) in tuple(self._open.items()))
+
+    def answers(self) -> dict[str, int]:
+        """Return how many calls went how, since the start."""
+        with self._counting:
+            return dict(self._answers)
+
+    def _answered(self, result: str) -> None:
+        with self._counting:
+            self._answers[result] += 1
 
     def alerts(
         self,

@@ -42,6 +42,7 @@ class AlertKind(StrEnum):
     WATCHED_UNREACHABLE = "watched_unreachable"
     RECEIVER_FAILING = "receiver_failing"
     SWEEP_SILENT = "sweep_silent"
+    HTTP_CERTIFICATE = "http_certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,5 +177,10 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "Nothing was looked at for a while, so nothing is renewed.",
         "critical: 10 x `timing.sweep_every`, at least 2 minutes",
         "sweep-silent",
+    ),
+    AlertKind.HTTP_CERTIFICATE: _means(
+        "The HTTP service cannot show what is published for it.",
+        "warning: for `overdue_after`; it goes on with the certificate before",
+        "http-certificate",
     ),
 }

@@ -20,6 +20,7 @@ from rotator.daemon.people import PeoplesRequests
 from rotator.daemon.services import Service
 from rotator.daemon.standby import Freshness
 from rotator.daemon.work import Work
+from rotator.web import service_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,9 @@ def parts(life: Life) -> Parts:
     """Return the parts of *life*; nothing starts here."""
     work = Work(life)
     socket = ControlSocket(life)
+    http = service_of(life)
     return Parts(
-        always=(Freshness(life), socket),
+        always=(Freshness(life), socket, *([http] if http is not None else [])),
         # Again the socket: two daemons of one machine share its path, and it is the leader's.
         while_leading=(socket, Copies(life), work, PeoplesRequests(life)),
         work=work,

@@ -11,7 +11,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.ports import Hold, Issuance, IssuanceState, Journal, Rotation, RotationState, Sighting
@@ -32,6 +32,11 @@ class Memory:
         self._by_subject: dict[SubjectName, set[str]] = {}
         self._sightings: dict[SubjectName, dict[SubjectName, Sighting]] = {}
         self._unsaved: list[Row] = []
+        self._listeners: list[Callable[[Rotation], None]] = []
+
+    def tell(self, ended: Callable[[Rotation], None]) -> None:
+        """Call *ended* once for each rotation that ends while this process knows it open; it must not raise."""
+        self._listeners.append(ended)
 
     def load(self, journal: Journal) -> None:
         """Replace everything by what *journal* holds."""
@@ -42,6 +47,7 @@ class Memory:
         orders = journal.issuances(states=LIVE)
         sightings = journal.sightings()
         with self._lock:
+            open_before = {each.id for each in self._rotations.values()}
             self._rotations = {each.subject: each for each in rotations}
             self._finished = {each.subject: each for each in ended}
             self._holds = {each.subject: each for each in holds}
@@ -52,9 +58,12 @@ class Memory:
                 self._sightings.setdefault(sighting.subject, {})[sighting.party] = sighting
             for order in orders:
                 self._remember(order)
+        # The reply to the commit that ended it was lost, so nobody has applied it.
+        self._tell([each for each in ended if each.id in open_before])
 
     def apply(self, rows: Iterable[Row]) -> None:
         """Take over *rows*, in order."""
+        ended: list[Rotation] = []
         with self._lock:
             for row in rows:
                 match row:
@@ -64,6 +73,7 @@ class Memory:
                         current = self._rotations.get(row.subject)
                         if current is not None and current.id == row.id:
                             del self._rotations[row.subject]
+                            ended.append(row)
                         self._finished[row.subject] = row
                     case Hold():
                         self._holds[row.subject] = row
@@ -71,6 +81,12 @@ class Memory:
                         self._remember(row)
                     case Sighting():
                         self._sightings.setdefault(row.subject, {})[row.party] = row
+        self._tell(ended)
+
+    def _tell(self, ended: Iterable[Rotation]) -> None:
+        for rotation in ended:
+            for tell in self._listeners:
+                tell(rotation)
 
     def _remember(self, order: Issuance) -> None:
         """Keep *order* while it is live, drop it when it has ended."""

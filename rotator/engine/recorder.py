@@ -62,6 +62,11 @@ class Recorder:
         self._amending = threading.RLock()
         self._in_doubt = threading.Event()
         """A commit whose reply was lost may have taken: the working set is read again before it is trusted."""
+        self._told: list[Callable[[Sequence[Event]], None]] = []
+
+    def tell(self, committed: Callable[[Sequence[Event]], None]) -> None:
+        """Call *committed* with the events of each `write` that took, once; it must not raise."""
+        self._told.append(committed)
 
     def fence(self) -> None:
         """Raise `InvariantBroken` if this process no longer holds the lease: it must not write anywhere (law 14)."""
@@ -98,6 +103,8 @@ class Recorder:
             self._in_doubt.set()
             raise
         self.memory.apply(rows)
+        for tell in self._told:
+            tell(events)
         return True
 
     def noted(self, events: Sequence[Event], kept: Sequence[StandingAlert], gone: Sequence[StandingAlert]) -> None:

@@ -65,6 +65,8 @@ class Pool:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="visit") if threads else None
         self._idle = threading.Condition(self._lock)
         self._stopping = threading.Event()
+        self._moved = clock.monotonic()
+        """When a visit last ended, or began while none ran."""
 
     def keep(self, targets: Iterable[TargetId]) -> None:
         """Know exactly *targets*; new ones are due at once, gone ones are forgotten."""
@@ -104,6 +106,8 @@ class Pool:
                 for key, turn in self._turns.items()
                 if self._is_due(turn, now)
             ]
+            if due and not self._is_running():
+                self._moved = self._clock.monotonic()
             for _, _, key in due:
                 self._turns[key].running = True
         for _, _, key in sorted(due):
@@ -124,9 +128,16 @@ class Pool:
     def wait_idle(self, timeout: timedelta) -> bool:
         """Wait until no visit runs; return whether that came true in time."""
         with self._idle:
-            return self._idle.wait_for(
-                lambda: not any(turn.running for turn in self._turns.values()), timeout.total_seconds()
-            )
+            return self._idle.wait_for(lambda: not self._is_running(), timeout.total_seconds())
+
+    def unmoved_for(self) -> timedelta:
+        """Return for how long visits have been running without any of them ending; zero while none runs."""
+        with self._lock:
+            return timedelta(seconds=self._clock.monotonic() - self._moved) if self._is_running() else timedelta()
+
+    def _is_running(self) -> bool:
+        """Return whether any visit runs or waits for a thread; the caller holds the lock."""
+        return any(turn.running for turn in self._turns.values())
 
     def stop(self, timeout: timedelta) -> bool:
         """Start nothing more and wait for what runs; return whether everything ended in time."""
@@ -158,6 +169,7 @@ class Pool:
         """Note the outcome of one visit."""
         failures = 0
         with self._lock:
+            self._moved = self._clock.monotonic()
             turn = self._turns.get(target)
             if turn is not None:
                 now = self._clock.now()

@@ -29,6 +29,7 @@ from rotator.settings.mesh_checks import check_meshes
 from rotator.settings.model import Settings
 from rotator.settings.notify_checks import check_notify, check_watch
 from rotator.settings.policies import authority_policy, leaf_policy
+from rotator.settings.service_checks import check_service
 from rotator.settings.trust import CertificateSettings
 from rotator.settings.values import spiffe_trust_domain
 from rotator.settings.workloads import ProcessSettings, Workload
@@ -498,4 +499,5 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _thresholds,
     check_notify,
     check_watch,
+    check_service,
 )

@@ -21,6 +21,7 @@ from rotator.settings.cluster import Cluster
 from rotator.settings.issuers import IssuerSettings
 from rotator.settings.keys import Keys
 from rotator.settings.notifying import Links, NotifyReceiver
+from rotator.settings.service import HTTPService
 from rotator.settings.trust import CertificateSettings, TrustDomain
 from rotator.settings.values import (
     AbsolutePath,
@@ -201,6 +202,8 @@ class Settings(Keys):
     """Bounds on what is done at once."""
     cluster: Cluster | None = None
     """The cluster that rotator works in; not given on a single machine."""
+    http: HTTPService | None = None
+    """The read-only HTTP service; none if not given."""
     issuers: Mapping[Name, IssuerSettings] = Field(min_length=1)
     """Corporate PKIs by name."""
     trust_domains: Mapping[TrustDomainKey, TrustDomain] = Field(min_length=1)

@@ -119,12 +119,18 @@ class VaultSession:
         *,
         clock: Clock,
         transport: Transport = Transport.POOLED,
+        answered: Callable[[str], None] = lambda _result: None,
     ) -> None:
-        """Talk to *endpoint* as *auth*."""
+        """
+        Talk to *endpoint* as *auth*.
+
+        *answered* is told of every call how it went: ``ok``, or in lower case the class of the error that it raised.
+        """
         self._endpoint = endpoint
         self._auth = auth
         self._clock = clock
         self._transport = transport
+        self._answered = answered
         self._lock = threading.Lock()
         """Held by whoever logs in or renews."""
         self._token: Token | None = None
@@ -235,15 +241,24 @@ class VaultSession:
     def _send(
         self, send: Callable[[hvac.Client], _Answer], token: Token, doing: str, absent_is: type[Exception] | None
     ) -> _Answer:
-        with translated(doing):
-            client = self._client()
-            client.token = token.value
-            try:
-                return send(client)
-            except hvac.exceptions.InvalidPath:
-                if absent_is is None:
-                    raise
-        raise absent_is
+        absent = False
+        try:
+            with translated(doing):
+                client = self._client()
+                client.token = token.value
+                try:
+                    answer = send(client)
+                except hvac.exceptions.InvalidPath:
+                    if absent_is is None:
+                        raise
+                    absent = True
+        except AdapterError as error:
+            self._answered(type(error).__name__.lower())
+            raise
+        self._answered("ok")
+        if absent and absent_is is not None:
+            raise absent_is
+        return answer
 
     def _is_dead(self, token: Token) -> bool:
         """Ask whether *token* is gone, after a call was denied: a missing right does not kill it."""
