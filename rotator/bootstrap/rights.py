@@ -27,7 +27,7 @@ from rotator.bootstrap.fleet import workload_place
 from rotator.bootstrap.telling import event_namespaces
 from rotator.bootstrap.watching import watch_rights
 from rotator.cluster.rbac import Account, confinement, role_objects
-from rotator.cluster.rights import Confined, Rights, joined, rule
+from rotator.cluster.rights import Confined, Rights, joined
 from rotator.errors import ConfigError
 from rotator.settings import Settings
 from rotator.settings.meshes import Mesh
