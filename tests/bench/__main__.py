@@ -20,13 +20,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import fleet, issuing, memory, mesh
+from tests.bench import fleet, issuing, memory, mesh, secrets
 from tests.bench.figures import Figure, as_json, show
 from tests.bench.raw import Missing
 
 Bench = Callable[[Path, float], list[Figure]]
 
-BENCHES: dict[str, Bench] = {"issuing": issuing.bench, "fleet": fleet.bench, "memory": memory.bench, "mesh": mesh.bench}
+BENCHES: dict[str, Bench] = {
+    "issuing": issuing.bench,
+    "fleet": fleet.bench,
+    "memory": memory.bench,
+    "mesh": mesh.bench,
+    "secrets": secrets.bench,
+}
 
 
 def main() -> int:

@@ -75,10 +75,16 @@ def certificate(number: int, store: LeafStore) -> CertificateTarget:
 
 
 class Installation:
-    """One engine with its journal, lease and spool below one directory; everything runs in the caller's thread."""
+    """One engine with its journal, lease and spool below one directory; *threads* 0: all in the caller's thread."""
 
     def __init__(
-        self, directory: Path, domain: DomainTarget, certificates: Iterable[CertificateTarget], clock: Clock
+        self,
+        directory: Path,
+        domain: DomainTarget,
+        certificates: Iterable[CertificateTarget],
+        clock: Clock,
+        *,
+        threads: int = 0,
     ) -> None:
         """Open the journal, take the lease and load what is remembered."""
         self._undo = ExitStack()
@@ -100,6 +106,7 @@ class Installation:
             lease=lease,
             spool=Spool(directory / "spool.jsonl", clock=clock),
             clock=clock,
+            threads=threads,
             limits=Limits(
                 clock, issuer_per_second=1e6, per_subject=IssuanceLimit(count=10**6, within=timedelta(hours=1))
             ),

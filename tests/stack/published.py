@@ -25,7 +25,8 @@ from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.rbac import Account, confinement, role_objects
 from rotator.cluster.rights import Rights, joined
 from rotator.core.model import SubjectName
-from tests.stack.cluster import JSON, Cluster
+from rotator.embedded.process import wait_until
+from tests.stack.cluster import JSON, Cluster, Refused
 
 SUBJECT = SubjectName("worker")
 SECRET = "web-tls"  # noqa: S105 -- the name of a Secret
@@ -100,7 +101,24 @@ def grant(cluster: Cluster, account: Account, rights: Rights) -> str:
         *confinement(rights.confined, account, name=name),
     ):
         cluster.apply(each)
+    wait_until(
+        lambda: all(_refuses(cluster, namespace, token) for namespace in rights.namespaces),
+        within=timedelta(seconds=60),
+        what="the policy to be in force",
+        every=timedelta(milliseconds=50),
+    )
     return token
+
+
+def _refuses(cluster: Cluster, namespace: str, token: str) -> bool:
+    """Return whether *token* may not create any Secret: the server reads a policy a moment after it is made."""
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "no-such"}}
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    try:
+        cluster.call("POST", path, body, token=token, query={"dryRun": "All"})
+    except Refused:
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from rotator.adapters.kubernetes.place import Content, Kind, Place
 from rotator.cluster.objects import JSON, ObjectAPI
 from rotator.cluster.paths import path_of
 from rotator.core.model import Publication, SubjectName
-from rotator.errors import Conflict, Rejected
+from rotator.errors import Conflict, Rejected, Unavailable
 from rotator.pki.certificates import Material, key_spki_sha256, leaf_of, material, parse_certificates
 from rotator.pki.published import BUNDLE, CHAIN, KEY, is_pair, published_bundle, published_leaf
 from rotator.ports import Clock, Stamp
@@ -227,7 +227,8 @@ class _Previous:
         present = self._present()
         if present is None:
             self._copied = None
-            raise Conflict(f"{self._title} came and went")
+            # Whoever calls tries again for as long as it may.
+            raise Unavailable(f"{self._title} came and went")
         if not self._is_mine(present):
             raise Rejected(
                 f"{self._title} was not made by rotator: delete or rename it, the publication before is kept there"
