@@ -31,6 +31,16 @@ _LATE, _SOON, _WELL = "bold red", "yellow", "green"
 _BUSY_PHASES: Final = frozenset({"prepared", "trusted", "activated", "reissued", "published"})
 
 
+def _replica(status: Row) -> list[RenderableType]:
+    """Return the line that says whose words the table holds, on a standby."""
+    replica = status.get("replica")
+    if not isinstance(replica, dict) or replica.get("role") != "standby":
+        return []
+    leader = replica.get("leader") or "nobody"
+    seen = f", as it saw things at {status['as_of']}" if "as_of" in status else ""
+    return [Text(f"this replica stands by; {leader} leads{seen}", style="dim"), Text()]
+
+
 def status_view(status: Row, now: datetime) -> RenderableType:
     """Return subjects, workloads and the ledger's line."""
     subjects = Table(
@@ -47,7 +57,7 @@ def status_view(status: Row, now: datetime) -> RenderableType:
             _next(row, now),
             _names(row.get("waiting_on")),
         )
-    parts: list[RenderableType] = [subjects]
+    parts: list[RenderableType] = [*_replica(status), subjects]
     workloads = _rows(status, "workloads")
     if workloads:
         parts += [Text(), _workloads(workloads)]

@@ -11,9 +11,11 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from rotator.bootstrap import Wired
 from rotator.core.foreseen import Alert, checkpoint_alerts, true_at
@@ -69,6 +71,8 @@ class Life:
     """Set once nothing new may begin."""
     wake: threading.Event = field(default_factory=threading.Event)
     """Set when the main thread has something to look at."""
+    report: Mapping[str, Any] | None = None
+    """What the leader said last of the world, while this process stands by."""
     desk: Desk = field(init=False)
     """Where people's requests arrive, whichever way they come."""
     began: datetime = field(init=False)
@@ -83,6 +87,8 @@ class Life:
             ledger=self.ledger_status,
             requests=wired.store,
             approval=lambda: approval_policy(wired.settings),
+            elsewhere=self._leaders_words,
+            replica=self.replica,
         )
         self._turn = self.wired.clock.monotonic()
 
@@ -94,6 +100,14 @@ class Life:
     def leader(self) -> str | None:
         """Return the name of whoever holds the lease, as last seen; None if nobody does or it is not known."""
         return self.wired.lease.holder()
+
+    def _leaders_words(self) -> Mapping[str, Any] | None:
+        """Return what the leader said last; None where this process leads, or nobody has said anything."""
+        return self.report if self.role is Role.STANDBY else None
+
+    def replica(self) -> dict[str, object]:
+        """Return the contract's ``replica`` object: the role of this process, and who leads."""
+        return {"role": self.role.value, "leader": self.leader()}
 
     def orders_refused(self) -> str | None:
         """Return why no order of a person can be taken here, in a sentence for them; None if it can."""

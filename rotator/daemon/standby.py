@@ -3,8 +3,8 @@ What keeps a standby warm: its memory is the journal's, read again and again.
 
 Rules that must stay true here:
 
-- Nothing is written but this replica's own copy of the log, and nothing is asked of Vault or of a cluster: a standby
-  costs its database a few reads.
+- Nothing is asked of Vault or of a cluster: a standby costs its database a few reads. Written is its own copy of the
+  log, and what it spooled while it led: records are appended, never changed, so no leader is in the way.
 - Once this process leads it stops by itself: then memory is the engine's own.
 """
 
@@ -15,8 +15,10 @@ from datetime import timedelta
 import structlog
 
 from rotator.daemon.life import Life, Role
+from rotator.daemon.reports import read_report
 from rotator.engine.scheduler import Scheduler
 from rotator.errors import Conflict, RotatorError
+from rotator.ports import Claiming
 from rotator.settings import Settings
 from rotator.telemetry import LogEvent
 
@@ -54,12 +56,23 @@ class Freshness:
         if life.role is not Role.STANDBY:
             return
         try:
+            self._enter_spooled()
             life.wired.engine.refresh()
+            life.report = read_report(life.wired.store.last_report())
             self._follow()
         except RotatorError as error:
             life.signed.problem = str(error)
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
         life.beat()
+
+    def _enter_spooled(self) -> None:
+        """
+        Enter what this replica had to spool while it led: true records, which must not wait until it leads again.
+
+        Only with a disk of its own: on one machine the leader may be at the same file.
+        """
+        if isinstance(self._life.wired.lease, Claiming):
+            self._life.wired.engine.recorder.enter_spooled()
 
     def _follow(self) -> None:
         """Have this replica's own copy of the log show what the leader has signed; nothing is signed here."""

@@ -9,21 +9,28 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 
 import structlog
 
 from rotator.core.event import EventType
 from rotator.daemon.life import Life
+from rotator.daemon.reports import written_report
 from rotator.engine.recorder import Scribe
 from rotator.engine.scheduler import Scheduler
+from rotator.engine.status import moment
 from rotator.errors import LedgerTampered, RotatorError
 from rotator.settings import Settings
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
+
+REPORT_EVERY = timedelta(seconds=5)
+"""A standby's page is never older by much more than this."""
 
 
 class Work:
@@ -59,7 +66,15 @@ class Work:
             life.wired.engine.recorder.enter_spooled()
         except RotatorError as error:
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+        self._tell_what_waits()
         self.checkpoint()
+
+    def _tell_what_waits(self) -> None:
+        """Say that records wait on this disk, if they do: they are lost with it."""
+        with contextlib.suppress(RotatorError):
+            waiting = self._life.wired.engine.recorder.waiting_outside()
+            if waiting:
+                log.error(LogEvent.LEDGER_SPOOLED, waiting=waiting)
 
     def reload(self, settings: Settings) -> None:
         """Keep the intervals of *settings*, and record which configuration is in force."""
@@ -74,6 +89,8 @@ class Work:
         beat = settings.ledger.heartbeat_every
         self._scheduler.every(beat, "heartbeat", functools.partial(self._life.wired.engine.heartbeat, beat))
         self._scheduler.every(settings.ledger.checkpoint_every, "checkpoint", self.checkpoint)
+        if self._life.wired.stands_by is not None:
+            self._scheduler.every(max(settings.timing.sweep_every, REPORT_EVERY), "report", self.report)
 
     def sweep(self) -> None:
         """Keep logins alive and look at what is due; without the lease this life ends."""
@@ -102,6 +119,15 @@ class Work:
             log.error(LogEvent.LEDGER_UNWRITABLE, error=str(error))  # noqa: TRY400 -- found, not failed
         except RotatorError as error:
             signed.problem = str(error)
+            log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
+
+    def report(self) -> None:
+        """Keep what this process sees where standbys find it."""
+        life = self._life
+        try:
+            content = written_report(life.desk.seen(), moment(life.wired.clock.now()) or "")
+            life.wired.store.keep_report(content)
+        except RotatorError as error:
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
 
     # --- the configuration in force ---------------------------------------------------------------------------------

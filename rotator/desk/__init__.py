@@ -78,8 +78,18 @@ class Desk:
         ledger: Callable[[], Mapping[str, Any]],
         requests: Requests,
         approval: Callable[[], ApprovalPolicy] = ApprovalPolicy,
+        elsewhere: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        replica: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        """*ledger* gives the contract's ``ledger`` object, *approval* the policy in force at the moment."""
+        """
+        Answer for *engine*.
+
+        *ledger* gives the contract's ``ledger`` object, *approval* the policy in force at the moment, *elsewhere* what
+        a leader in another process said last of subjects, workloads and alerts; None where this one leads. *replica*
+        gives the contract's ``replica`` object.
+        """
+        self._replica = replica
+        self._elsewhere = elsewhere
         self._engine = engine
         self._ledger = ledger
         self._requests = requests
@@ -96,13 +106,21 @@ class Desk:
 
     def status(self) -> Mapping[str, Any]:
         """Return every subject, the requests that wait for somebody's word, and the ledger's state."""
+        seen = self._elsewhere() or self.seen()
+        return {
+            **seen,
+            "ledger": dict(self._ledger()),
+            "requests": list(self._waiting),
+            "replica": dict(self._replica()),
+        }
+
+    def seen(self) -> Mapping[str, Any]:
+        """Return what this process has seen of the world itself; nothing in it names a person."""
         return {
             "subjects": status.subjects(self._engine),
             "workloads": status.workloads(self._engine),
-            "ledger": dict(self._ledger()),
             "alerts": status.alerts(self._engine),
             "watched": status.watched(self._engine),
-            "requests": list(self._waiting),
         }
 
     def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:

@@ -48,6 +48,7 @@ from rotator.store.tables import (
     is_up_to_date,
     issuances,
     ledger,
+    reports,
     requests,
     rotations,
     sightings,
@@ -117,6 +118,7 @@ class _Statements:
             sa.select(signed.c.size, signed.c.note).where(signed.c.id == sa.literal_column("1")), dialect
         )
         self.keep_signed = upsert(signed.c.id)
+        self.keep_report = upsert(reports.c.id)
 
 
 class SQLTransaction:
@@ -308,6 +310,22 @@ class SQLStore:
                 raise LedgerTampered(f"{found[0]} records were signed already, by another replica or key: not {size}")
             row = {"id": 1, "size": size, "note": note}
             batch.run(self._statements.keep_signed.text, self._statements.keep_signed.bound(row))
+
+    # --- what the leader says ---------------------------------------------------------------------------------------
+
+    def keep_report(self, content: bytes) -> None:
+        """Keep the leader's status in place of the one before. Raises `InvariantBroken` if another process leads."""
+        with self._commits.member() as batch:
+            self._fence(batch)
+            batch.run(
+                self._statements.keep_report.text, self._statements.keep_report.bound({"id": 1, "content": content})
+            )
+
+    def last_report(self) -> bytes | None:
+        """Return the status that a leader kept last; None before the first."""
+        with reading(self._engine, "read the leader's status") as connection:
+            found = connection.execute(sa.select(reports.c.content).where(reports.c.id == 1)).scalar()
+        return None if found is None else bytes(found)
 
     def rotations(
         self, *, state: RotationState | None = None, subject: SubjectName | None = None, last_ended: bool = False

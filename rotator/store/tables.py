@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rotator.errors import ConfigError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # SQLite gives row numbers to "INTEGER PRIMARY KEY" alone.
 _Ordinal = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -152,6 +152,14 @@ signed = sa.Table(
     sa.Column("note", sa.LargeBinary, nullable=False),
 )
 
+# One row: the leader's own status, so that a standby can show it. It names no person (law 24).
+reports = sa.Table(
+    "reports",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
 ledger = sa.Table(
     "ledger",
     metadata,
@@ -214,6 +222,7 @@ MIGRATIONS: dict[int, tuple[str | sa.Table, ...]] = {
     ),
     4: (standing_alerts,),
     5: (terms, signed),
+    6: (reports,),
 }
 """Statements, and tables to make, that lead from the version before to the one named; version 1 is made whole."""
 

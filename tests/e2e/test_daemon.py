@@ -6,14 +6,16 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rotator.embedded.openbao import OpenBaoServer
-from rotator.embedded.process import wait_until
+from rotator.embedded.process import ServerProcess, wait_until
 from rotator.store.sql import SQLStore
 from tests.e2e.installation import PATIENCE, Installation
 from tests.fixtures_openbao import new_domain
@@ -78,6 +80,23 @@ def test_a_second_daemon_on_the_same_state_refuses(installation: Installation) -
     assert second.returncode == 1
     assert str(installation.daemon.pid) in second.stderr
     assert installation.status() is not None
+
+
+def test_a_second_daemon_that_may_stand_by_takes_over(installation: Installation) -> None:
+    """With `stand_by` it waits; once the first one has ended it leads, with the same certificates in use."""
+    before = {name: _serial(installation, name) for name in installation.names}
+    installation.document["stand_by"] = "200ms"
+    standby = installation.configuration.with_name("standby.yaml")
+    standby.write_text(yaml.safe_dump(installation.document))
+    log = installation.directory / "standby.log"
+    second = ServerProcess("standby", [sys.executable, "-m", "rotator", "--config", str(standby), "run"], log=log)
+    with second:
+        second.start(ready=lambda: "standing_by" in log.read_text())
+        installation.daemon.stop()
+        wait_until(lambda: "daemon_started" in log.read_text(), within=PATIENCE, what="the second one to lead")
+        installation.wait_settled()
+        assert before == {name: _serial(installation, name) for name in installation.names}
+        second.stop()
 
 
 def test_law_12_sigterm_finishes_and_leaves_nothing_open(installation: Installation) -> None:

@@ -455,6 +455,13 @@ CROSS = {
             "allowed with cluster; do add cluster, which may be empty ({}) in a pod"
         ),
     ),
+    "a Lease beside a file": (
+        ("limits: {threads: 4}", "cluster: {lease: {}}"),
+        (
+            "7: cluster.lease: found a Lease beside a SQLite file, which no other replica can reach; allowed with "
+            "PostgreSQL; do remove it (the file's own lock is enough), or move the store to PostgreSQL"
+        ),
+    ),
     "approvals by number of words": (
         ("limits: {threads: 4}", "approval: {rules: [{name: n, approvals: 0}]}"),
         "7: approval.rules[0].approvals: found 0; allowed a number of at least 1; do change it",
@@ -640,3 +647,31 @@ def test_policy_hash_is_of_what_is_in_force(tmp_path: Path) -> None:
     same = policy_sha256(load(written(tmp_path, ("timing: {skew: 5s}", "# unchanged\ntiming: {skew: 5000ms}"))))
     other = policy_sha256(load(written(tmp_path, ("skew: 5s", "skew: 6s"))))
     assert (first, 64, True) == (same, len(first), first != other)
+
+
+POSTGRESQL = ("sqlite:////var/lib/rotator/state.db", "postgresql+psycopg://r@db/r")
+
+
+@pytest.mark.parametrize(
+    ("lease", "complaint"),
+    [
+        ("{renew_deadline: 15s}", "renew_deadline: found 15s; allowed less than duration 15s"),
+        ("{retry: 9s}", "retry: found 9s; allowed less than renew_deadline 10s divided by 1.2"),
+        ("{duration: 15s500ms}", "duration: found 15.5s; allowed whole seconds"),
+    ],
+)
+def test_law_14_a_lease_that_two_could_believe_in_is_refused(tmp_path: Path, lease: str, complaint: str) -> None:
+    """A leader stops before its successor begins, and one lost renewal ends nobody: else the file is refused."""
+    with pytest.raises(ConfigError, match=rf"cluster\.lease\.{complaint}"):
+        load(written(tmp_path, POSTGRESQL, ("limits: {threads: 4}", f"cluster: {{lease: {lease}}}")))
+
+
+def test_a_lease_in_postgresql_needs_no_word_more(tmp_path: Path) -> None:
+    """`lease: {}` is a lease of 15 s that is renewed every 2 s; `stand_by` beside it is refused."""
+    lease = ("limits: {threads: 4}", "cluster: {lease: {}}")
+    cluster = load(written(tmp_path, POSTGRESQL, lease)).cluster
+    assert cluster is not None
+    assert cluster.lease is not None
+    assert (timedelta(seconds=15), timedelta(seconds=2)) == (cluster.lease.duration, cluster.lease.retry)
+    with pytest.raises(ConfigError, match=r"stand_by: found it beside cluster\.lease"):
+        load(written(tmp_path, POSTGRESQL, lease, ("version: 1\n", "version: 1\nstand_by: 2s\n")))

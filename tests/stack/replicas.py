@@ -261,6 +261,21 @@ class Pair:
 
         wait_until(refuses, within=PATIENCE, what=f"{replica.name} to stand by", every=timedelta(seconds=0.5))
 
+    def wait_shows_the_same(self) -> None:
+        """Wait until the standby's status shows what the leader's does, and says whose words these are."""
+        leader, standby = (each.installation for each in (self.leader(), self.other(self.leader())))
+
+        def serials(status: Mapping[str, Any] | None) -> dict[str, Any]:
+            return {row["name"]: row["serial"] for row in (status or {}).get("subjects", ())}
+
+        def agree() -> bool:
+            seen, shown = leader.status(), standby.status()
+            if seen is None or shown is None or shown["replica"]["role"] != "standby":
+                return False
+            return "as_of" in shown and serials(seen) == serials(shown) and seen["replica"]["role"] == "leader"
+
+        wait_until(agree, within=PATIENCE, what="the standby to show what the leader sees", every=timedelta(seconds=1))
+
     # --- accounts ---------------------------------------------------------------------------------------------------
 
     def issued(self) -> set[str]:
