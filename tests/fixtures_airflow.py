@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ import requests
 
 from rotator.adapters.airflow.remote_control import RemoteControl
 from rotator.clock import SystemClock
-from rotator.core.event import Event
+from rotator.core.event import Event, EventType
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
 from rotator.embedded.valkey import ValkeyServer
@@ -76,6 +77,7 @@ class AirflowInstallation(DaemonInstallation):
     ) -> None:
         """Configure it; *drain* and *workload* change what the file says of the workers."""
         self.airflow = airflow
+        self.valkey = valkey
         self.vault = new_domain(openbao, directory)
         super().__init__(
             directory,
@@ -104,7 +106,12 @@ class AirflowInstallation(DaemonInstallation):
         (directory / "password").write_text(airflow.passwords["carol"])
         (directory / "broker").write_text(valkey.url)
         self.document["airflow"] = {
-            "main": {"url": airflow.url, "username": "carol", "password_file": str(directory / "password")}
+            "main": {
+                "url": airflow.url,
+                "username": "carol",
+                "password_file": str(directory / "password"),
+                "copy_runs_every": "5s",
+            }
         }
         processes = []
         for member in airflow.members:
@@ -175,15 +182,28 @@ class AirflowInstallation(DaemonInstallation):
         with contextlib.closing(SQLStore(self.document["store"], environment="test")) as store:
             return [record.event for record in records(store)]
 
-    def wait_event(self, type_: str, result: str, number: int) -> None:
-        """Wait until the ledger holds *number* events of a type and result about workers."""
+    def raw_ledger(self) -> list[bytes]:
+        """Return every record as it was written."""
+        with contextlib.closing(SQLStore(self.document["store"], environment="test")) as store:
+            return list(store.entries(0, store.size()))
+
+    def wait_event(self, type_: str, result: str, *, known: int) -> None:
+        """Wait until the ledger holds such an event beyond its first *known*."""
 
         def found() -> bool:
-            return number <= sum(
-                1 for event in self.events() if event.type == type_ and event.result == result
-            )  # fmt: skip
+            return any(event.type == type_ and event.result == result for event in self.events()[known:])
 
-        wait_until(found, within=PATIENCE, what=f"{number} times {type_} {result}", every=timedelta(milliseconds=20))
+        wait_until(found, within=PATIENCE, what=f"{type_} {result}", every=timedelta(milliseconds=50))
+
+    def done_since(self, known: int) -> bool:
+        """Return whether the certificate's rotation has ended beyond the ledger's first *known* events."""
+        ends = (EventType.COMPLETED, EventType.FAILED)
+        return any(event.type in ends and event.subject == CERTIFICATE for event in self.events()[known:])
+
+    def serial(self) -> str:
+        """Return the serial of the certificate that is published now."""
+        found: str = json.loads((self.directory / "tls" / "CURRENT" / "publication.json").read_text())["serial"]
+        return found
 
 
 class Load:
@@ -210,6 +230,11 @@ class Load:
                 self.refused += 1
             if self._stop.wait(self._every):
                 return
+
+    def first(self) -> tuple[str, str]:
+        """Return the first task, once it is given."""
+        wait_until(lambda: bool(self.given), within=PATIENCE, what="a task to be given")
+        return self.given[0]
 
     def __enter__(self) -> Self:
         self._thread.start()

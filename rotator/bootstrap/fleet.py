@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from rotator.adapters.airflow.celery import CeleryDrainer, CeleryNode, SecondOpinion, queues_of_command
+from rotator.adapters.airflow.celery import CeleryDrainer, CeleryNode, PodNodes, SecondOpinion, queues_of_command
 from rotator.adapters.airflow.remote_control import BrokerTLS, RemoteControl, broker_from_file
 from rotator.adapters.airflow.rest import AirflowTasks
 from rotator.adapters.directory import Access, DirectoryStore
@@ -183,6 +183,7 @@ def workload_target(settings: Settings, name: str, clock: Clock, cluster: Callab
             name=SubjectName(name),
             policy=rollout_policy(workload),
             workloads=Pods(cluster(), place, workload=SubjectName(name), uncertainty=uncertainty),
+            drainer=_drainer(settings, workload, clock),
             part=airflow_part(workload),
             ready_within=workload.start_timeout,
         )
@@ -245,6 +246,9 @@ def _drainer(settings: Settings, workload: Workload, clock: Clock) -> Drainer | 
         ca_file=celery.tls.ca_file, certificate_file=celery.tls.certificate_file, key_file=celery.tls.key_file
     )
     control = RemoteControl(broker_from_file(celery.broker_file), clock=clock, timeout=celery.timeout, tls=tls)
+    if workload.in_cluster is not None:
+        pods = PodNodes(queues=frozenset(celery.queues))
+        return CeleryDrainer(control, pods, _opinion(settings, workload, clock))
     nodes = {}
     for each in workload.processes or ():
         queues = frozenset(each.queues or celery.queues) or queues_of_command(each.command or ())

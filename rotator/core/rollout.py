@@ -186,7 +186,10 @@ def _finish_drained(policy: RolloutPolicy, draining: list[Member], *, is_late: b
                 return ReplaceMember(workload=each.workload, member=each.name, forced=True)
             case AtDrainDeadline.SKIP:
                 return UndrainMember(
-                    workload=each.workload, member=each.name, because="it still works at the drain deadline"
+                    workload=each.workload,
+                    member=each.name,
+                    because="it still works at the drain deadline",
+                    decided_by="drain.then = skip in the configuration of policy_sha256",
                 )
             case AtDrainDeadline.WAIT:
                 continue

@@ -94,6 +94,8 @@ class UndrainMember:
     workload: SubjectName
     member: str
     because: str
+    decided_by: str = ""
+    """Whose word it is, where it is somebody's; empty if it follows from what was seen."""
 
 
 # --- authority steps ------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ class RollReconciler:
         """Do what `reconcile` says; the caller holds the lock."""
         members = self._observe(target)
         certificates = fleet.rolled_with(target.name)
+        self._steps.saw(target.name, members)
         self._note_runs(members, tuple(each.name for each in certificates))
         seen: list[Observation] = [replace(leaves.observe(each), members=members) for each in certificates]
         if any(each is None for observation in seen for each in observation.publications):

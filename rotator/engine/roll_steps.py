@@ -15,6 +15,7 @@ from dataclasses import replace
 from rotator.core.event import Event, EventType
 from rotator.core.model import Member, SubjectName
 from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember
+from rotator.engine.drains import Drains
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import WorkloadTarget
 from rotator.ports import Rotation
@@ -28,6 +29,7 @@ class RollSteps:
         self._clock = recorder.clock
         self._taken: dict[tuple[SubjectName, str], tuple[str, bool]] = {}
         """Which run of each member was recorded as free to go, and whether it was forced: one effect, one record."""
+        self._drains = Drains()
 
     def drain(self, target: WorkloadTarget, step: DrainMember, member: Member, rotations: tuple[Rotation, ...]) -> None:
         """Take new work away from one member and record when that began."""
@@ -36,7 +38,12 @@ class RollSteps:
         self._recorder.write(rows)
         if target.drainer is not None:
             target.drainer.drain(member)
+        self._drains.begin(member, now)
         self._recorder.write((), [self._event(EventType.DRAINED, target, step.member, rotations, member, "started")])
+
+    def saw(self, workload: SubjectName, members: tuple[Member, ...]) -> None:
+        """Remember what the members of *workload* were seen to work on while they drained."""
+        self._drains.see(workload, members, self._clock.now())
 
     def replace_member(
         self, target: WorkloadTarget, step: ReplaceMember, member: Member, rotations: tuple[Rotation, ...]
@@ -64,9 +71,12 @@ class RollSteps:
                 type=EventType.EXCEPTION_OPENED,
                 result="forced",
                 reason="replaced with work still running: the operator's written choice at the drain deadline",
+                detail={**drained.detail, "decided_by": "drain.then = force in the configuration of policy_sha256"},
             )
         if not member.running:
             return replace(drained, result="not running")
+        if member.undrainable:
+            return replace(drained, result="told to end without a drain", reason=member.detail or None)
         return drained if target.policy.drained else replace(drained, result="nothing drains it")
 
     def undrain(
@@ -77,7 +87,8 @@ class RollSteps:
         if target.drainer is not None:
             target.drainer.undrain(member)
         deferred = self._event(EventType.DRAINED, target, step.member, rotations, member, "deferred")
-        self._recorder.write((), [replace(deferred, reason=step.because)])
+        decided = {"decided_by": step.decided_by} if step.decided_by else {}
+        self._recorder.write((), [replace(deferred, reason=step.because, detail={**deferred.detail, **decided})])
 
     def _event(
         self,
@@ -99,5 +110,6 @@ class RollSteps:
                 "member": name,
                 "was": member.identity,
                 "busy": -1 if member.busy is None else member.busy,
+                **self._drains.told(member, self._clock.now()),
             },
         )

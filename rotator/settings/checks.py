@@ -368,12 +368,6 @@ def _in_cluster(settings: Settings, document: Document, name: str, key: str, own
             (*place, key),
             f"found a {key}, and no cluster; allowed with cluster; do add cluster, which may be empty ({{}}) in a pod",
         )
-    if workload.drain is not None:
-        document.refuse(
-            (*place, "drain"),
-            f"found it beside {key}; allowed beside processes; "
-            "do remove it: pods end in their own grace period, so make that long enough for their work",
-        )
     found = workload.in_cluster
     if found is None:
         return

@@ -9,21 +9,25 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rotator.adapters.airflow.api import AirflowAPI, Endpoint
 from rotator.adapters.airflow.rest import AirflowTasks
 from rotator.clock import SystemClock
+from rotator.core.event import EventType
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
 from rotator.embedded.valkey import ValkeyServer
 from tests.fixtures_airflow import CERTIFICATE, Account, AirflowInstallation, Load, Watch, running_airflow
-from tests.stack.airflow.deployment import QUEUES, Airflow
+from tests.stack.airflow.deployment import PATIENCE, QUEUES, Airflow
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
@@ -72,12 +76,13 @@ def test_law_17_a_roll_under_load_kills_no_task(installation: AirflowInstallatio
     """Every task succeeds at its first try, `on_kill` never runs, each queue keeps a consumer, both workers are new."""
     airflow = installation.airflow
     before = installation.identities()
-    began = datetime.now(UTC)
+    known = len(installation.events())
     with Load(airflow, longest=LONGEST) as load, Watch(installation) as watch:
-        airflow.wait_for(*load_first(load), "begun")
+        airflow.wait_for(*load.first(), "begun")
+        began = datetime.now(UTC)
         installation.rotate(CERTIFICATE)
         installation.wait_rolled()
-    took = datetime.now(UTC) - began
+        took = datetime.now(UTC) - began
     airflow.wait_finished()
     after = installation.identities()
     account = Account(airflow, load.given)
@@ -87,10 +92,123 @@ def test_law_17_a_roll_under_load_kills_no_task(installation: AirflowInstallatio
     assert watch.looks > 10
     assert Counter(dict.fromkeys(QUEUES, 1)) == watch.fewest, "one of two is drained at a time"
     assert set(before) == account.hosts
-    print(f"{account.given} tasks, {took.total_seconds():.0f} s for {len(before)} workers")  # noqa: T201 -- for README
+    drained = [
+        each.detail for each in installation.events()[known:] if each.type is EventType.DRAINED and each.result == "ok"
+    ]
+    assert sorted(before) == sorted(str(each["member"]) for each in drained)
+    assert all(each["drain_seen_from_its_start"] and 0 == each["busy"] for each in drained)
+    given = {f"{dag}/{run}/work#1" for dag, run in load.given}
+    seen = {name for each in drained for name in str(each.get("tasks", "")).split("; ") if name}
+    assert seen
+    assert seen <= given
+    ideal = sum(float(str(each["drained_seconds"])) for each in drained)
+    print(f"{account.given} tasks; {took.total_seconds():.0f} s for two workers, {ideal:.0f} s of them draining")  # noqa: T201 -- for README
 
 
-def load_first(load: Load) -> tuple[str, str]:
-    """Return the first task given."""
-    wait_until(lambda: bool(load.given), within=timedelta(seconds=120), what="a task")
-    return load.given[0]
+def test_control_a_plain_restart_kills_tasks(installation: AirflowInstallation) -> None:
+    """TERM and five seconds of grace, as a plain rollout restart of pods does it: tasks are cut off."""
+    airflow = installation.airflow
+    runs = [airflow.give("python_load", 60) for _ in range(4)]
+    for run in runs:
+        airflow.wait_for("python_load", run, "begun")
+    for member in airflow.members:
+        airflow.restart_harshly(member.name, grace=timedelta(seconds=5))
+    installation.wait_rolled()
+    account = Account(airflow, [("python_load", run) for run in runs])
+    assert sorted(("python_load", run) for run in runs) == account.cut_off
+    assert 0 == account.succeeded
+    airflow.give_up("python_load", runs)
+
+
+def test_law_13_the_daemon_is_killed_at_every_step_of_a_roll(installation: AirflowInstallation) -> None:
+    """Killed after each record of a roll and started again, it completes, and no worker is left without its queues."""
+    airflow = installation.airflow
+    before = installation.identities()
+    with Load(airflow, longest=8) as load:
+        airflow.wait_for(*load.first(), "begun")
+        known = len(installation.events())
+        installation.rotate(CERTIFICATE)
+        steps = 0
+        while not installation.done_since(known):
+            here = len(installation.events())
+            wait_until(
+                lambda here=here: len(installation.events()) > here or installation.done_since(known),  # type: ignore[misc] -- bound at once
+                within=PATIENCE,
+                what="the next record",
+                every=timedelta(milliseconds=20),
+            )
+            installation.daemon.kill()
+            steps += 1
+            installation.start()
+        installation.wait_rolled()
+    airflow.wait_finished()
+    after = installation.identities()
+    account = Account(airflow, load.given)
+    assert ([], [], []) == (account.on_kill, account.cut_off, account.not_first_try)
+    assert account.given == account.succeeded
+    assert all(before[name] != after[name] for name in before)
+    assert steps >= 6
+    print(f"killed {steps} times in one roll; {account.given} tasks")  # noqa: T201 -- for README
+
+
+def test_law_17_whoever_cannot_see_waits(installation: AirflowInstallation) -> None:
+    """Airflow's API away for 15 s, then the broker: nothing is replaced, no task is lost, and the roll ends."""
+    airflow = installation.airflow
+    before = installation.identities()
+    run = airflow.give("bash_load", 45)
+    host = airflow.wait_for("bash_load", run, "begun")["host"]
+    known = len(installation.events())
+    installation.rotate(CERTIFICATE)
+    installation.wait_event("drained", "started", known=known)
+    airflow.api_server.kill()
+    away = [installation.identities()]
+    threading.Event().wait(15)  # Airflow's workers live about 35 s without it: a length, not a condition
+    away.append(installation.identities())
+    airflow.start_api_server()
+    assert before == away[0] == away[1]
+    installation.valkey.kill()
+    threading.Event().wait(10)
+    assert before[host] == installation.identities()[host]
+    installation.valkey.run()
+    installation.wait_rolled()
+    airflow.wait_finished()
+    account = Account(airflow, [("bash_load", run)])
+    assert ([], [], [], 1) == (account.on_kill, account.cut_off, account.not_first_try, account.succeeded)
+    after = installation.identities()
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_who_ran_is_what_was_really_run(installation: AirflowInstallation) -> None:
+    """By the tasks' own marks: each on its worker, under the certificate that it had loaded, across a rotation."""
+    airflow = installation.airflow
+    serials, identities = [installation.serial()], [installation.identities()]
+    runs: list[list[str]] = []
+    for last in (False, True):
+        runs.append([airflow.give("python_load", 1, user="bob") for _ in range(3)])
+        for run in runs[-1]:
+            airflow.wait_for("python_load", run, "ended")
+        airflow.wait_finished()
+        if not last:
+            installation.rotate(CERTIFICATE)
+            installation.wait_rolled()
+            serials.append(installation.serial())
+            identities.append(installation.identities())
+
+    def told() -> dict[str, Any]:
+        done = installation.run("--json", "evidence", "who-ran", "--reveal")
+        assert done.returncode == 0, done.stderr
+        return {each["run"]: each for each in json.loads(done.stdout)["attempts"] if each["dag"] == "python_load"}
+
+    wanted = {run for some in runs for run in some}
+    wait_until(lambda: wanted <= set(told()), within=PATIENCE, what="the batch", every=timedelta(seconds=2))
+    found = told()
+    hosts = {mark["run"]: mark["host"] for mark in airflow.marked() if mark["dag"] == "python_load"}
+    for some, serial, processes in zip(runs, serials, identities, strict=True):
+        for run in some:
+            each = found[run]
+            assert (hosts[run], processes[hosts[run]]) == (each["worker"], each["worker_run"])
+            assert [{"name": CERTIFICATE, "serial": serial}] == each["certificates"]
+            assert ("bob", "rest_api", "success", 1) == (
+                each["person_name"], each["triggered_by"], each["state"], each["try"],
+            )  # fmt: skip
+    assert b"bob" not in b"".join(installation.raw_ledger())

@@ -67,6 +67,22 @@ class CeleryNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PodNodes:
+    """
+    The nodes of workers in pods: whoever they are now, each by its host name, which is its pod's name.
+
+    That is what a worker calls itself that is started without a name of its own, as the charts do.
+    """
+
+    queues: frozenset[str] = frozenset()
+    """Queues that they should consume; empty: those that each was seen to consume."""
+
+    def of(self, member: Member) -> CeleryNode:
+        """Return the node of one pod."""
+        return CeleryNode(node=f"celery@{member.host or member.name}", queues=self.queues)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecondOpinion:
     """Airflow's own account of what runs, beside what the workers say of themselves."""
 
@@ -82,15 +98,18 @@ class CeleryDrainer:
     """`rotator.ports.Drainer` for the members of one workload. Safe from several threads."""
 
     def __init__(
-        self, control: RemoteControl, nodes: Mapping[str, CeleryNode], opinion: SecondOpinion | None = None
+        self,
+        control: RemoteControl,
+        nodes: Mapping[str, CeleryNode] | PodNodes,
+        opinion: SecondOpinion | None = None,
     ) -> None:
         """
-        Drain through *control*; *nodes* has an entry for each member's name.
+        Drain through *control*; *nodes* has an entry for each member's name, or gives one to every pod.
 
         A member that is not in *nodes* is `Rejected`.
         """
         self._control = control
-        self._nodes = dict(nodes)
+        self._nodes = nodes if isinstance(nodes, PodNodes) else dict(nodes)
         self._opinion = opinion
         self._lock = threading.Lock()
         self._consumed: dict[str, frozenset[str]] = {}
@@ -239,6 +258,8 @@ class CeleryDrainer:
             return self._consumed.get(member.name, frozenset())
 
     def _node(self, member: Member) -> CeleryNode:
+        if isinstance(self._nodes, PodNodes):
+            return self._nodes.of(member)
         try:
             return self._nodes[member.name]
         except KeyError:

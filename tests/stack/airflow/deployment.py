@@ -249,6 +249,26 @@ class Airflow:
                     one.send(signal.SIGKILL)
                     assert one.ended(PATIENCE)
 
+    def restart_harshly(self, name: str, *, grace: timedelta) -> None:
+        """Restart a worker as a kubelet does: TERM to its main process, a grace period, KILL to all that is left."""
+        main = self.main(name)
+        rest = session_of(main)
+        with held(main) as one:
+            assert one is not None
+            one.send(signal.SIGTERM)
+            one.ended(grace)
+        for each in (main, *rest):
+            with held(each) as one:
+                if one is not None:
+                    one.send(signal.SIGKILL)
+                    assert one.ended(PATIENCE)
+        self.start_workers()
+
+    def give_up(self, dag: str, runs: Iterable[str]) -> None:
+        """Have Airflow forget *runs*, which nobody will finish."""
+        for run in runs:
+            self.call("DELETE", f"/api/v2/dags/{dag}/dagRuns/{run}")
+
     # --- work -------------------------------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: JSON | None = None, *, user: str = "alice") -> JSON:
