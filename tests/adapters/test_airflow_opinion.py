@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rotator.adapters.airflow.celery import CeleryDrainer, SecondOpinion
+from rotator.adapters.airflow.celery import CeleryDrainer, PodNodes, SecondOpinion
 from rotator.adapters.airflow.hosts import at_work, is_at
 from rotator.clock import SystemClock
-from rotator.core.model import Member
+from rotator.core.model import Member, SubjectName
 from rotator.core.tasks import TaskAttempt
 from rotator.embedded.process import wait_until
 from rotator.errors import Unavailable
@@ -134,3 +134,16 @@ def test_hosts(host: str, member: str, same: bool) -> None:  # noqa: FBT001 -- a
     """A host is its name, with or without its domain."""
     assert same == is_at(host, member)
     assert same == bool(at_work([attempt(host)], member))
+
+
+def test_pods_are_nodes_by_their_host_names(fleet: CeleryFleet) -> None:
+    """Workers that nobody named are drained all the same: who joins is known by its name."""
+    drainer = CeleryDrainer(fleet.control, PodNodes(queues=frozenset({"default"})))
+    pod = Member(
+        workload=SubjectName("w"), name="airflow-0", host="worker-1", running=True, ready=True, started_at=None
+    )
+    wait_until(lambda: drainer.inspect([pod])[0].ready, within=PATIENCE, what="a ready worker")
+    drainer.drain(pod)
+    wait_until(lambda: drainer.inspect([pod])[0].draining, within=PATIENCE, what="a drained worker")
+    drainer.undrain(pod)
+    wait_until(lambda: drainer.inspect([pod])[0].ready, within=PATIENCE, what="a ready worker")

@@ -550,9 +550,7 @@ CROSS = {
             "deployment; "
             "do choose one\n"
             "31: workloads.workers.statefulset: found a statefulset, and no cluster; allowed with cluster; do add "
-            "cluster, which may be empty ({}) in a pod\n"
-            "35: workloads.workers.drain: found it beside statefulset; allowed beside processes; do remove it: pods "
-            "end in their own grace period, so make that long enough for their work"
+            "cluster, which may be empty ({}) in a pod"
         ),
     ),
     "a shared name": (
