@@ -31,6 +31,7 @@ from rotator.cluster.objects import ObjectAPI
 from rotator.core.event import Commitment, Event
 from rotator.engine.engine import Engine
 from rotator.engine.limits import IssuanceLimit, Limits
+from rotator.engine.pauses import LedgerPauses
 from rotator.errors import ConfigError
 from rotator.evidence.ledger import records
 from rotator.evidence.record import Record
@@ -174,6 +175,7 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         signer = LocalSigner(settings.ledger.signing_key_file, settings.ledger.origin)
         sessions = Sessions(clock, settings.limits.threads, {})
         undo.callback(sessions.close)
+        sessions.pauses = LedgerPauses(journal=store, ledger=store, clock=clock, lease=lease)
         limits = Limits(
             clock,
             issuer_per_second=settings.limits.vault_requests_per_second,

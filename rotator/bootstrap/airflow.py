@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from rotator.adapters.airflow.api import AirflowAPI, Endpoint, Version
+from rotator.adapters.airflow.edge import EdgeDrainer
+from rotator.adapters.airflow.local import LocalDrainer
 from rotator.adapters.airflow.rest import AirflowTasks
 from rotator.core.model import SubjectName
 from rotator.core.order import Component, Part
+from rotator.core.tasks import Paused
 from rotator.engine.run_batches import RunSource
-from rotator.ports import Clock
+from rotator.errors import ConfigError, Rejected
+from rotator.ports import Clock, Drainer, PauseBook
 from rotator.settings import Settings
 from rotator.settings.airflow import AirflowInstallation
 from rotator.settings.workloads import Workload
@@ -59,3 +63,29 @@ def run_sources(settings: Settings, clock: Clock) -> Iterator[tuple[timedelta, R
         )
         history = AirflowTasks(airflow_api(one, clock))
         yield one.copy_runs_every, RunSource(airflow=name, history=history, workloads=workloads)
+
+
+class NothingPaused:
+    """`rotator.ports.PauseBook` of whoever only looks: nothing was paused, and nothing may be."""
+
+    def paused(self, workload: SubjectName) -> Paused | None:  # noqa: ARG002 -- the port's own signature
+        """Return that nothing is."""
+        return None
+
+    def write(self, workload: SubjectName, paused: Paused) -> None:
+        """Refuse: pausing needs the daemon's ledger."""
+        raise Rejected(f"nothing of {workload} is {paused.stage.value} but by the daemon")
+
+
+def drainer_by_api(settings: Settings, name: str, clock: Clock, pauses: PauseBook | None) -> Drainer:
+    """Return the drain of the workload *name* that goes through Airflow's own API."""
+    workload = settings.workloads[name]
+    if workload.airflow is None or workload.drain is None:
+        raise ConfigError(f"workloads.{name}: its drain needs airflow")
+    api = airflow_api(settings.airflow[workload.airflow.installation], clock)
+    if workload.drain.edge is not None:
+        return EdgeDrainer(api, {each.name: each.node or each.name for each in workload.processes or ()})
+    local = workload.drain.local
+    executor = (local.executor if local is not None else None) or ""
+    book = pauses or NothingPaused()
+    return LocalDrainer(AirflowTasks(api), book, workload=SubjectName(name), executor=executor)

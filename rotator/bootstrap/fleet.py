@@ -24,14 +24,14 @@ from rotator.adapters.probes import EnvoyAdminProbe, ReadBackProbe, ReportProbe,
 from rotator.adapters.processes import CommandMember, Processes, UnitMember
 from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints, VaultAuthorities
 from rotator.adapters.vault.issuer import VaultIssuer
-from rotator.bootstrap.airflow import airflow_api, airflow_part
+from rotator.bootstrap.airflow import airflow_api, airflow_part, drainer_by_api
 from rotator.bootstrap.meshes import mesh_target
 from rotator.bootstrap.sessions import Sessions
 from rotator.cluster.objects import ObjectAPI
 from rotator.core.model import SubjectName, TrustDomainName
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, WorkloadTarget
 from rotator.errors import ConfigError
-from rotator.ports import Clock, Drainer, LeafStore, Probe
+from rotator.ports import Clock, Drainer, LeafStore, PauseBook, Probe
 from rotator.settings import (
     Settings,
     authority_policy,
@@ -54,7 +54,10 @@ def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
         certificates={
             SubjectName(name): certificate_target(settings, name, clock, cluster) for name in settings.certificates
         },
-        workloads={SubjectName(name): workload_target(settings, name, clock, cluster) for name in settings.workloads},
+        workloads={
+            SubjectName(name): workload_target(settings, name, clock, cluster, sessions.pauses)
+            for name in settings.workloads
+        },
     )
 
 
@@ -171,8 +174,18 @@ def _probe(probe: ProbeSettings, wanted: CertificateSettings, stores: tuple[Leaf
     return ReadBackProbe(holder.just_read if isinstance(holder, SecretStore) else holder, clock=clock)
 
 
-def workload_target(settings: Settings, name: str, clock: Clock, cluster: Callable[[], ObjectAPI]) -> WorkloadTarget:
-    """Return one workload with its members and how they are drained; *cluster* is asked for where it is in it."""
+def workload_target(
+    settings: Settings,
+    name: str,
+    clock: Clock,
+    cluster: Callable[[], ObjectAPI],
+    pauses: PauseBook | None = None,
+) -> WorkloadTarget:
+    """
+    Return one workload with its members and how they are drained.
+
+    *cluster* is asked for where it is in it; *pauses* remembers what is paused, None for whoever only looks.
+    """
     workload = settings.workloads[name]
     place = workload_place(workload)
     if place is not None:
@@ -183,7 +196,7 @@ def workload_target(settings: Settings, name: str, clock: Clock, cluster: Callab
             name=SubjectName(name),
             policy=rollout_policy(workload),
             workloads=Pods(cluster(), place, workload=SubjectName(name), uncertainty=uncertainty),
-            drainer=_drainer(settings, workload, clock),
+            drainer=_drainer(settings, name, clock, pauses),
             part=airflow_part(workload),
             ready_within=workload.start_timeout,
         )
@@ -216,7 +229,7 @@ def workload_target(settings: Settings, name: str, clock: Clock, cluster: Callab
             start_timeout=workload.start_timeout,
             drained=workload.drain is not None,
         ),
-        drainer=_drainer(settings, workload, clock),
+        drainer=_drainer(settings, name, clock, pauses),
         part=airflow_part(workload),
         ready_within=workload.start_timeout,
         keep_running=all(isinstance(each, CommandMember) for each in members),
@@ -237,9 +250,14 @@ def workload_place(workload: Workload) -> WorkloadPlace | None:
     return None
 
 
-def _drainer(settings: Settings, workload: Workload, clock: Clock) -> Drainer | None:
-    """Return how work is taken away from the members of *workload*, if it is."""
-    celery = workload.drain.celery if workload.drain is not None else None
+def _drainer(settings: Settings, name: str, clock: Clock, pauses: PauseBook | None) -> Drainer | None:
+    """Return how work is taken away from the members of the workload *name*, if it is."""
+    workload = settings.workloads[name]
+    if workload.drain is None:
+        return None
+    if workload.drain.local is not None or workload.drain.edge is not None:
+        return drainer_by_api(settings, name, clock, pauses)
+    celery = workload.drain.celery
     if celery is None:
         return None
     tls = BrokerTLS(

@@ -24,7 +24,7 @@ from rotator.core.alert_kinds import AlertKind
 from rotator.core.foreseen import Alert, AlertPolicy, login_alerts, true_at
 from rotator.core.model import SubjectName
 from rotator.errors import ConfigError
-from rotator.ports import Clock
+from rotator.ports import Clock, PauseBook
 from rotator.settings import Settings
 from rotator.settings.issuers import Login
 from rotator.settings.issuers import VaultIssuer as VaultSettings
@@ -39,6 +39,8 @@ class Sessions:
     _open: dict[str, tuple[VaultSettings, VaultSession]]
     _missing: dict[str, datetime] = field(default_factory=dict)
     """Since when an issuer's session was seen without a login."""
+    pauses: PauseBook | None = None
+    """What is paused in Airflows; None for whoever only looks."""
     _cluster: tuple[ClusterAccess, ObjectAPI] | None = None
     _answers: Counter[str] = field(default_factory=Counter)
     """Calls by how they went, also those of sessions that are closed."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from rotator.core.model import SubjectName
 
@@ -75,3 +76,22 @@ class WorkerRun:
     """When it was last seen to run."""
     certificates: tuple[SubjectName, ...] = ()
     """What it loads at its start."""
+
+
+class PauseStage(StrEnum):
+    """How far the pausing of an Airflow's DAGs has come."""
+
+    PAUSING = "dags pausing"
+    PAUSED = "dags paused"
+    RESUMING = "dags resuming"
+    OVER = "dags resumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """What rotator has paused, for which runs of which schedulers."""
+
+    stage: PauseStage
+    dags: tuple[str, ...]
+    identities: tuple[str, ...]
+    """Runs of members that were there when it was paused: whoever is another one by now has been replaced."""

@@ -11,7 +11,7 @@ Rules that must stay true here:
 """
 
 from rotator.core.model import Severity
-from rotator.ports.airflow import RunHistory, RunningTasks
+from rotator.ports.airflow import PauseBook, RunHistory, RunningTasks
 from rotator.ports.asking import PostedObject, Request, RequestBoard, Requests, RequestState
 from rotator.ports.issuing import (
     Authorities,
@@ -81,6 +81,7 @@ __all__ = [
     "Notice",
     "Notifier",
     "ParentRevocation",
+    "PauseBook",
     "PostedObject",
     "PreparedAuthority",
     "Probe",

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from rotator.core.tasks import Run, TaskAttempt
+from rotator.core.model import SubjectName
+from rotator.core.tasks import Paused, Run, TaskAttempt
 
 
 class RunningTasks(Protocol):
@@ -18,6 +19,18 @@ class RunningTasks(Protocol):
 
     def running(self) -> tuple[TaskAttempt, ...]:
         """Return every task attempt that some worker works on now, whatever its executor; complete or an error."""
+        ...
+
+
+class PauseBook(Protocol):
+    """What rotator has paused in an Airflow, so that a crash leaves nothing paused for good."""
+
+    def paused(self, workload: SubjectName) -> Paused | None:
+        """Return what is paused for *workload*, None if nothing is."""
+        ...
+
+    def write(self, workload: SubjectName, paused: Paused) -> None:
+        """Note durably how far it has come. Raises `JournalError` if it cannot: then nothing may be paused."""
         ...
 
 

@@ -60,6 +60,22 @@ def _workload(
             (*place, "airflow"),
             f"found {part.installation}; allowed what stands under airflow ({names}); do mend the name or add it there",
         )
+    drain = workload.drain
+    for key, component in (("local", "scheduler"), ("edge", "worker")):
+        if drain is None or drain.chosen != key:
+            continue
+        if part is None or part.component != component:
+            document.refuse(
+                (*place, "drain", key),
+                f"found it without airflow and component {component}; allowed with both; do name the Airflow: "
+                "its API is what drains",
+            )
+        if workload.processes is None:
+            document.refuse(
+                (*place, "drain", key),
+                "found it beside pods; allowed beside processes; do remove it: a pod is stopped by TERM in its own "
+                "grace period, which this drain cannot prolong",
+            )
     if celery is None:
         return
     if part is not None and part.component != "worker":

@@ -53,7 +53,7 @@ class ProcessSettings(Keys):
     environment_file: SecretFile | None = None
     """File of NAME=value lines that a command gets too, read at each start: the place for secrets."""
     node: OpenText | None = None
-    """The Celery node's name, as celery@host."""
+    """The Celery node's name, as celery@host; or the Edge worker's, where it is not the member's."""
     queues: tuple[OpenText, ...] = ()
     """Queues this one consumes, where they differ from the drain's."""
 
@@ -111,11 +111,35 @@ class CeleryDrain(Keys):
     """Longest wait for the workers' answers."""
 
 
+class LocalDrain(Keys):
+    """The scheduler of a Local executor: all DAGs are paused, their tasks end, and what was paused goes on."""
+
+    deadline: PositiveDuration
+    """Time for draining and replacing all members, one wave after the other."""
+    then: AtDrainDeadline = AtDrainDeadline.WAIT
+    """At the deadline: keep waiting, give up this roll, or replace without waiting for the work."""
+    executor: OpenText | None = None
+    """What tasks call the executor, where it is not the installation's first: then only those are waited for."""
+
+
+class EdgeDrain(Keys):
+    """Edge workers: put into maintenance, and taken out of it again."""
+
+    deadline: PositiveDuration
+    """Time for draining and replacing all members, one wave after the other."""
+    then: AtDrainDeadline = AtDrainDeadline.WAIT
+    """At the deadline: keep waiting, give up this roll, or replace without waiting for the work."""
+
+
 class Drain(OneOf):
     """How work is taken away before a member is replaced."""
 
     celery: CeleryDrain | None = None
     """Celery workers."""
+    local: LocalDrain | None = None
+    """A scheduler whose executor is Local; needs airflow."""
+    edge: EdgeDrain | None = None
+    """Edge workers; needs airflow, and its edge3 provider."""
 
     @property
     def deadline(self) -> timedelta:
@@ -128,8 +152,8 @@ class Drain(OneOf):
         return self._chosen.then
 
     @property
-    def _chosen(self) -> CeleryDrain:
-        found: CeleryDrain = getattr(self, self.chosen)
+    def _chosen(self) -> CeleryDrain | LocalDrain | EdgeDrain:
+        found: CeleryDrain | LocalDrain | EdgeDrain = getattr(self, self.chosen)
         return found
 
 

@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PATCH = _respond  # noqa: N815 -- the library's own names
+    do_GET = do_POST = do_PATCH = do_DELETE = _respond  # noqa: N815 -- the library's own names
 
     def log_message(self, *_words: object) -> None:
         """Say nothing."""

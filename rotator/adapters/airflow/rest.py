@@ -35,14 +35,41 @@ class AirflowTasks:
 
     def running(self) -> tuple[TaskAttempt, ...]:
         """Return every task attempt that some worker works on now."""
-        query = [("state", state) for state in RUNNING_STATES]
+        return self._in_states(RUNNING_STATES)
+
+    def _in_states(self, states: Sequence[str]) -> tuple[TaskAttempt, ...]:
+        query = [("state", state) for state in states]
         doing = "listing the running tasks"
-        found = [each for each in self._attempts(query, doing=doing) if each.state in RUNNING_STATES]
+        found = [each for each in self._attempts(query, doing=doing) if each.state in states]
         distinct = {each.key: each for each in found}
         if len(distinct) < len(found):
             # v1 knows no order: whoever is seen twice has taken the place of another who was not seen.
             raise Unavailable(f"Airflow's list changed while it was read, seen while {doing}")
         return tuple(distinct.values())
+
+    def held(self) -> tuple[TaskAttempt, ...]:
+        """Return what runs, and what an executor has taken and not begun yet."""
+        return self._in_states((*RUNNING_STATES, "queued"))
+
+    def unpaused(self) -> tuple[str, ...]:
+        """Return the DAGs that are not paused."""
+        return self._dags(paused=False)
+
+    def paused(self) -> tuple[str, ...]:
+        """Return the DAGs that are paused."""
+        return self._dags(paused=True)
+
+    def pause(self, dag: str, *, paused: bool) -> None:
+        """Pause *dag*, or let it go on; may be done twice."""
+        doing = f"{'pausing' if paused else 'resuming'} {dag}"
+        self._api.patch(f"/dags/{segment(dag)}", {"is_paused": paused}, doing=doing)
+
+    def _dags(self, *, paused: bool) -> tuple[str, ...]:
+        query = [("paused", "true" if paused else "false")]
+        if self._api.version is Version.V2:
+            query.append(("order_by", "dag_id"))
+        found = self._api.listed("/dags", "dags", doing="listing the DAGs", query=query)
+        return tuple(_text(each, "dag_id") for each in found if each.get("is_paused") is paused)
 
     def ended(self, since: datetime, until: datetime) -> Iterator[TaskAttempt]:
         """Yield every task attempt that ended from *since* on and before *until*, after the earlier tries of each."""

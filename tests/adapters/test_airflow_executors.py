@@ -1,0 +1,214 @@
+"""
+Draining by Airflow's own API: the Local executor (its DAGs are paused) and Edge workers (maintenance).
+
+Rules that must stay true here:
+
+- The server plays what Airflow 3.3.2 and its edge3 provider 5.1 answer; its state is what is asserted.
+- A crash is a call that the server does not answer; what comes after it is a fresh drainer over the same ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rotator.adapters.airflow.edge import COMMENT, EdgeDrainer
+from rotator.adapters.airflow.local import LocalDrainer
+from rotator.adapters.airflow.rest import AirflowTasks
+from rotator.core.model import Member, SubjectName
+from rotator.core.tasks import Paused, PauseStage
+from rotator.engine.pauses import LedgerPauses
+from rotator.errors import InvariantBroken, Rejected, Unavailable
+from rotator.store.sql import SQLStore
+from tests.adapters.test_airflow_rest import ATTEMPT, Told, api_of, password, told
+from tests.engine.world import HeldLease
+from tests.fakes.clock import ManualClock
+
+__all__ = ["password", "told"]
+
+JSON = dict[str, Any]
+SCHEDULER = SubjectName("scheduler")
+
+
+def member(identity: str = "1@a", *, name: str = "one") -> Member:
+    return Member(workload=SCHEDULER, name=name, running=True, ready=True, started_at=None, identity=identity)
+
+
+@dataclass
+class Dags:
+    """DAGs of an Airflow that fails at a wanted change."""
+
+    paused: dict[str, bool] = field(default_factory=lambda: {"a": False, "b": False, "theirs": True, "c/d": False})
+    changes: int = 0
+    fails_at: int = 0
+
+    def answer(self, method: str, path: str) -> tuple[int, object] | None:
+        if path == "/api/v2/dags":
+            rows = [{"dag_id": dag, "is_paused": paused} for dag, paused in self.paused.items()]
+            return 200, {"dags": rows, "total_entries": len(rows)}
+        if method == "PATCH":
+            self.changes += 1
+            if self.changes == self.fails_at:
+                return 503, {}
+            dag = path.removeprefix("/api/v2/dags/").replace("%2F", "/")
+            self.paused[dag] = not self.paused[dag]
+            return 200, {"dag_id": dag}
+        return None
+
+
+class Desk:
+    """A drainer over a ledger that outlives it."""
+
+    def __init__(self, told: tuple[Told, str], password: Path, directory: Path) -> None:
+        self.server, self.url = told
+        self.password = password
+        self.dags = Dags()
+        self.server.attempts = []
+        self.server.answer = self.dags.answer
+        self.store = SQLStore(f"sqlite:///{directory / 'state.db'}", environment="test")
+        self.lease = HeldLease()
+        self.anew()
+
+    def anew(self) -> LocalDrainer:
+        """Return a drainer as a restart makes one."""
+        clock = ManualClock()
+        self.book = LedgerPauses(journal=self.store, ledger=self.store, clock=clock, lease=self.lease)
+        self.drainer = LocalDrainer(AirflowTasks(api_of(self.url, self.password)), self.book, workload=SCHEDULER)
+        return self.drainer
+
+    def seen(self, identity: str = "1@a") -> Member:
+        return self.drainer.inspect([member(identity)])[0]
+
+
+@pytest.fixture
+def desk(told: tuple[Told, str], password: Path, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(told, password, tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_roll_pauses_all_and_resumes_only_what_it_paused(desk: Desk) -> None:
+    """Tasks that run or wait in the executor are work; the replaced scheduler drains until its DAGs go on."""
+    assert (False, True, 0) == (desk.seen().draining, desk.seen().ready, desk.seen().busy)
+    desk.drainer.drain(member())
+    assert {True} == set(desk.dags.paused.values())
+    desk.server.attempts = [ATTEMPT, {**ATTEMPT, "task_id": "next", "state": "queued"}]
+    assert (True, False, 2) == (desk.seen().draining, desk.seen().ready, desk.seen().busy)
+    desk.server.attempts = [{**ATTEMPT, "executor": "CeleryExecutor"}]
+    assert 0 == desk.seen().busy, "another executor's task does not die with the scheduler"
+    assert desk.seen("2@b").draining
+    desk.drainer.undrain(member("2@b"))
+    assert {"a": False, "b": False, "theirs": True, "c/d": False} == desk.dags.paused
+    assert (False, True) == (desk.seen("2@b").draining, desk.seen("2@b").ready)
+
+
+@pytest.mark.parametrize("fails_at", range(1, 7))
+def test_law_13_a_crash_at_any_change_leaves_nothing_paused_for_good(desk: Desk, fails_at: int) -> None:
+    """A fresh drainer over the same ledger decides as a roll does, and in the end only theirs is paused."""
+    desk.dags.fails_at = fails_at
+    identity = "1@a"
+    for _ in range(12):
+        seen = desk.seen(identity)
+        try:
+            if identity == "1@a" and seen.draining:
+                identity = "2@b"  # idle, so it is replaced
+            elif identity == "1@a":
+                desk.drainer.drain(member(identity))
+            elif seen.draining:
+                desk.drainer.undrain(member(identity))
+            else:
+                break
+        except Unavailable:
+            desk.anew()
+    assert desk.dags.changes >= fails_at
+    assert {"a": False, "b": False, "theirs": True, "c/d": False} == desk.dags.paused
+    assert desk.book.paused(SCHEDULER) is None
+
+
+def test_a_dag_that_comes_in_between_is_paused_too(desk: Desk) -> None:
+    """Otherwise it would go on giving work."""
+    desk.drainer.drain(member())
+    desk.dags.paused["new"] = False
+    assert not desk.seen().draining
+    desk.drainer.drain(member())
+    assert desk.seen().draining
+    desk.drainer.undrain(member("2@b"))
+    assert not desk.dags.paused["new"]
+
+
+def test_law_12_nothing_is_paused_that_cannot_be_written_down(desk: Desk) -> None:
+    """Without the lease nothing is written, and nothing paused."""
+    desk.lease.is_held = False
+    with pytest.raises(InvariantBroken):
+        desk.drainer.drain(member())
+    assert 0 == desk.dags.changes
+
+
+def test_many_dags_are_remembered(desk: Desk) -> None:
+    """In as many records as they take."""
+    dags = tuple(f"{'d' * 240}{number}" for number in range(1000))
+    paused = Paused(stage=PauseStage.PAUSED, dags=dags, identities=("1@a",))
+    desk.book.write(SCHEDULER, paused)
+    desk.anew()
+    assert paused == desk.book.paused(SCHEDULER)
+    assert desk.book.paused(SubjectName("other")) is None
+
+
+class Edge:
+    """One Edge worker, as the provider's plugin shows it."""
+
+    def __init__(self, told: tuple[Told, str], password: Path) -> None:
+        server, url = told
+        server.answer = self.answer
+        self.state, self.jobs, self.comment = "running", 1, ""
+        self.drainer = EdgeDrainer(api_of(url, password), {"one": "edge-1"})
+
+    def answer(self, method: str, path: str) -> tuple[int, object] | None:
+        if path == "/edge_worker/ui/worker":
+            row = {"worker_name": "edge-1", "state": self.state, "jobs_active": self.jobs, "queues": ["default"],
+                   "maintenance_comments": self.comment}  # fmt: skip
+            return 200, {"workers": [row], "total_entries": 1}
+        if path == "/edge_worker/ui/worker/edge-1/maintenance":
+            if method == "POST":
+                self.state, self.comment = "maintenance request", f"[2026] - rotator put node ...\nComment: {COMMENT}"
+            else:
+                self.state, self.comment = "maintenance exit", ""
+            return 200, None
+        return None
+
+    def seen(self) -> Member:
+        return self.drainer.inspect([member()])[0]
+
+
+@pytest.fixture
+def edge(told: tuple[Told, str], password: Path) -> Edge:
+    return Edge(told, password)
+
+
+def test_an_edge_worker_is_idle_only_in_maintenance(edge: Edge) -> None:
+    """Asked for is not yet in it; in it with jobs is busy; the next process comes up in it and is taken out."""
+    assert (False, True, 1) == (edge.seen().draining, edge.seen().ready, edge.seen().busy)
+    edge.drainer.drain(member())
+    for state in ("maintenance request", "maintenance pending", "offline maintenance", "unknown"):
+        edge.state = state
+        assert (False, False, None) == (edge.seen().draining, edge.seen().ready, edge.seen().busy), state
+    edge.state = "maintenance mode"
+    assert (True, 1) == (edge.seen().draining, edge.seen().busy)
+    edge.jobs = 0
+    assert (True, 0) == (edge.seen().draining, edge.seen().busy)
+    edge.drainer.undrain(member())
+    edge.state = "idle"
+    assert (False, True) == (edge.seen().draining, edge.seen().ready)
+
+
+def test_maintenance_of_a_person_stays_theirs(edge: Edge) -> None:
+    """It is named, and not ended."""
+    edge.state, edge.comment = "maintenance mode", "[2026] - carol put node ...\nComment: new disk"
+    assert "by a person's word" in edge.seen().detail
+    with pytest.raises(Rejected, match="by a person's word"):
+        edge.drainer.undrain(member())
+    assert "maintenance mode" == edge.state
