@@ -195,6 +195,16 @@ class AirflowInstallation(DaemonInstallation):
 
         wait_until(found, within=PATIENCE, what=f"{type_} {result}", every=timedelta(milliseconds=50))
 
+    def wait_record(self, *, known: int) -> None:
+        """Wait until the ledger grows, or the rotation has ended beyond its first *known* events."""
+        here = len(self.events())
+        wait_until(
+            lambda: len(self.events()) > here or self.done_since(known),
+            within=PATIENCE,
+            what="the next record",
+            every=timedelta(milliseconds=20),
+        )
+
     def done_since(self, known: int) -> bool:
         """Return whether the certificate's rotation has ended beyond the ledger's first *known* events."""
         ends = (EventType.COMPLETED, EventType.FAILED)

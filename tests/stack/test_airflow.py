@@ -130,13 +130,7 @@ def test_law_13_the_daemon_is_killed_at_every_step_of_a_roll(installation: Airfl
         installation.rotate(CERTIFICATE)
         steps = 0
         while not installation.done_since(known):
-            here = len(installation.events())
-            wait_until(
-                lambda here=here: len(installation.events()) > here or installation.done_since(known),  # type: ignore[misc] -- bound at once
-                within=PATIENCE,
-                what="the next record",
-                every=timedelta(milliseconds=20),
-            )
+            installation.wait_record(known=known)
             installation.daemon.kill()
             steps += 1
             installation.start()
