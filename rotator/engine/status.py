@@ -337,6 +337,7 @@ def _workload(engine: Engine, target: WorkloadTarget) -> dict[str, Any]:
                 "running": each.running,
                 "ready": each.ready,
                 "draining": each.draining,
+                "ending": each.ending,
                 "busy": each.busy,
                 "started_at": moment(each.started_at),
                 "identity": each.identity,

@@ -1,0 +1,236 @@
+"""
+Workloads of a real cluster rolled by the real daemon, with exactly the rights that its configuration takes.
+
+Rules that must stay true here:
+
+- Certificates come from a real OpenBao and go to Secrets that the pods mount; pods come and go by the real controllers.
+- What was done is read from the API server's audit log and from rotator's ledger, not from what either says of itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rotator.bootstrap.rights import rights_objects
+from rotator.cluster.rbac import Account
+from rotator.core.alert_kinds import AlertKind
+from rotator.core.event import Event, EventType
+from rotator.embedded.openbao import OpenBaoServer
+from rotator.embedded.process import wait_until
+from rotator.evidence.ledger import records
+from rotator.settings import load
+from rotator.store.sql import SQLStore
+from tests.e2e.installation import DaemonInstallation
+from tests.fixtures_openbao import new_domain
+from tests.stack.cluster import Refused
+from tests.stack.nodes import ENDS, PLAYS, Nodes, budget, pod_ids, workload
+
+pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(600)]
+
+CERTIFICATE = "service"
+SIZE = 3
+CLOCKS = timedelta(seconds=4)
+"""More than the daemon's skew and time to publish, and a second that the API server does not tell."""
+PATIENCE = timedelta(seconds=120)
+
+
+class Farm:
+    """A StatefulSet and a Deployment of three pods each under budgets, and a daemon that looks after them."""
+
+    def __init__(self, nodes: Nodes, namespace: str, openbao: OpenBaoServer, directory: Path) -> None:
+        self.nodes = nodes
+        self.namespace = namespace
+        vault = new_domain(openbao, directory / "credentials", token_life=timedelta(minutes=10))
+        account = Account(namespace=namespace)
+        self.username = account.username
+        token = nodes.cluster.service_account(namespace, account.name)
+        self.token = token
+        kubeconfig = nodes.cluster.kubeconfig_for(token, namespace, directory / "kubeconfig")
+        self.daemon = DaemonInstallation(
+            directory,
+            vault,
+            trust_domain={
+                "model": "standalone",
+                "issuer": "corporate",
+                "ca": {
+                    "mount": vault.mount,
+                    "role": vault.rights.role,
+                    "lifetime": "6h",
+                    "minimum_overlap": "1s",
+                    "crl_interval": "1m",
+                },
+                "longest_leaf": "30m",
+                "trust_deadline": {"after": "30s"},
+            },
+            certificates={
+                CERTIFICATE: {
+                    "trust_domain": vault.trust_domain,
+                    "identity": f"spiffe://{vault.trust_domain}/{CERTIFICATE}",
+                    "lifetime": "30m",
+                    "publish": [{"kubernetes_secret": {"namespace": namespace, "name": "service-tls"}}],
+                    "rolls": ["workers", "web"],
+                }
+            },
+        )
+        place: dict[str, Any] = {"namespace": namespace, "deadline": "4m"}
+        self.daemon.document |= {
+            "cluster": {"namespace": namespace, "kubeconfig_file": str(kubeconfig)},
+            "workloads": {
+                "workers": {"statefulset": place | {"name": "worker"}, "start_timeout": "5s"},
+                "web": {"deployment": place | {"name": "web"}, "start_timeout": "5s"},
+            },
+        }
+        self.daemon.write()
+        for each in rights_objects(load(self.daemon.configuration), account):
+            nodes.cluster.apply(each)
+
+    def begin(self, **annotations: str) -> None:
+        """Publish the first certificate, and then start the pods that mount it."""
+        self.daemon.start()
+        self.daemon.wait_settled()
+        # A pod that is made within the clocks' allowed difference of the publication would be replaced once more.
+        published = datetime.now(UTC)
+        self.until(lambda: datetime.now(UTC) - published > CLOCKS, "the clocks' difference to pass")
+        for kind, name in (("StatefulSet", "worker"), ("Deployment", "web")):
+            self.nodes.cluster.apply(
+                workload(
+                    kind,
+                    self.namespace,
+                    name,
+                    replicas=SIZE,
+                    secret="service-tls",  # noqa: S106 -- the name of a Secret
+                    annotations=annotations,
+                    grace_seconds=2,
+                )
+            )
+            self.nodes.cluster.apply(budget(self.namespace, name, maxUnavailable=1))
+        self.nodes.until_ready(self.namespace, 2 * SIZE)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the certificate is in use by every pod, and nobody comes or goes any more."""
+
+        def at_rest() -> bool:
+            pods = self.pods()
+            return self.daemon.settled() and pods == self.pods() and len(pods) == 2 * SIZE and self._seen() == pods
+
+        self.until(at_rest, "the farm to be at rest")
+
+    def _seen(self) -> frozenset[str]:
+        """Return the pods that the daemon has seen ready, as its status shows them."""
+        status = self.daemon.status() or {}
+        return frozenset(
+            member["identity"] for each in status.get("workloads", ()) for member in each["members"] if member["ready"]
+        )
+
+    def stopped(self) -> set[str]:
+        """Return the workloads whose roll is stopped, as the daemon's status shows it."""
+        status = self.daemon.status() or {}
+        return {each["name"] for each in status.get("workloads", ()) if "the roll is stopped" in each["why"]}
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until *condition* holds."""
+        wait_until(
+            condition, within=PATIENCE, what=f"{what}: {self.daemon.status()}", every=timedelta(milliseconds=200)
+        )
+
+    def pods(self) -> frozenset[str]:
+        """Return which pods there are."""
+        return pod_ids(self.nodes.pods(self.namespace))
+
+    def evictions(self, code: int = 201) -> list[str]:
+        """Return the pods whose eviction by rotator was answered with *code*, in order, as the API server tells."""
+        return [
+            event["objectRef"]["name"]
+            for event in self.nodes.cluster.audit(user=self.username)
+            if event["objectRef"].get("subresource") == "eviction" and event["responseStatus"]["code"] == code
+        ]
+
+    def events(self, *types: EventType) -> list[Event]:
+        """Return the ledger's events of *types*."""
+        with contextlib.closing(SQLStore(self.daemon.document["store"], environment="test")) as store:
+            return [each.event for each in records(store) if each.event.type in types]
+
+    def alerts(self, kind: AlertKind) -> list[tuple[str, str]]:
+        """Return what the ledger says of alerts of *kind*: which workload, raised or cleared."""
+        found = self.events(EventType.ALERT_RAISED, EventType.ALERT_CLEARED)
+        return [(str(each.subject), each.type.value) for each in found if each.detail["alert"] == kind.value]
+
+
+@pytest.fixture
+def farm(nodes: Nodes, pods_namespace: str, openbao: OpenBaoServer, tmp_path: Path) -> Iterator[Farm]:
+    """Give a farm whose daemon is stopped at the end."""
+    made = Farm(nodes, pods_namespace, openbao, tmp_path)
+    try:
+        yield made
+    finally:
+        made.daemon.daemon.stop()
+
+
+def test_a_rotation_replaces_every_pod_once_under_its_budget(farm: Farm) -> None:
+    """Six pods go in their own grace period, one record each, none a second time; a restart makes nobody go."""
+    farm.begin(**{ENDS: "at-grace"})
+    before, rolled = farm.pods(), len(farm.events(EventType.ROLLED))
+    evicted = len(farm.evictions())
+    farm.daemon.rotate(CERTIFICATE)
+    farm.settle()
+    after = farm.pods()
+    assert not before & after
+    assert 2 * SIZE == len(farm.evictions()) - evicted
+    assert sorted(before) == sorted(str(each.detail["was"]) for each in farm.events(EventType.ROLLED)[rolled:])
+    # What the configuration takes is enough, and what it does not name is refused by the API server.
+    assert 0 == farm.daemon.run("doctor").returncode
+    farm.nodes.cluster.apply(workload("Deployment", farm.namespace, "other", replicas=1))
+    (other,) = farm.nodes.until_ready(farm.namespace, 1, "app=other")
+    path = f"/api/v1/namespaces/{farm.namespace}/pods/{other['metadata']['name']}"
+    with pytest.raises(Refused, match="no such object"):
+        farm.nodes.cluster.call("POST", f"{path}/eviction", token=farm.token, body=_eviction(other))
+    with pytest.raises(Refused, match="forbidden"):
+        farm.nodes.cluster.call("DELETE", path, token=farm.token)
+    farm.nodes.cluster.delete({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _named(farm, "other")})
+    # Restarted in good order and by a crash, and with a pod that somebody moved: nothing has changed for anybody.
+    farm.daemon.daemon.stop()
+    farm.daemon.start()
+    farm.nodes.cluster.call("DELETE", f"/api/v1/namespaces/{farm.namespace}/pods/worker-0")
+    farm.nodes.until_ready(farm.namespace, SIZE, "app=worker")
+    farm.daemon.daemon.kill()
+    farm.daemon.start()
+    farm.settle()
+    assert 2 * SIZE == len(farm.evictions()) - evicted
+    assert 2 * SIZE - 1 == len(after & farm.pods())
+
+
+def test_an_unhealthy_pod_stops_the_roll_until_it_is_mended(farm: Farm) -> None:
+    """One of each goes, the rest work on, people are told; the daemon's crash changes nothing; mended, it ends."""
+    farm.begin()
+    before, evicted = farm.pods(), len(farm.evictions())
+    with farm.nodes.plays(farm.namespace, {PLAYS: "unready"}):
+        farm.daemon.rotate(CERTIFICATE)
+        farm.until(
+            lambda: {"workers", "web"} == {name for name, _ in farm.alerts(AlertKind.MEMBER_FAILED)},
+            "both workloads to be told of",
+        )
+        farm.daemon.daemon.kill()
+        farm.daemon.start()
+        farm.until(lambda: farm.stopped() == {"workers", "web"}, "both rolls to be stopped again")
+    assert 2 == len(farm.evictions()) - evicted
+    assert 2 * SIZE - 2 == len(before & farm.pods())
+    for pod in farm.nodes.pods(farm.namespace):
+        farm.nodes.annotate(farm.namespace, pod["metadata"]["name"], {PLAYS: None})
+    farm.settle()
+    assert not before & farm.pods()
+    assert 2 * SIZE == len(farm.evictions()) - evicted
+
+
+def _eviction(pod: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod["metadata"]["name"]}}
+
+
+def _named(farm: Farm, name: str) -> dict[str, str]:
+    return {"namespace": farm.namespace, "name": name}
