@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 from rotator.bootstrap import Wired
-from rotator.core.foreseen import Alert, checkpoint_alerts, true_at
+from rotator.core.foreseen import Alert, checkpoint_alerts, sweep_alerts, true_at
 from rotator.desk import Desk
 from rotator.evidence.note import Checkpoint
 from rotator.settings import approval_policy
@@ -150,3 +150,8 @@ class Life:
         every = self.wired.settings.ledger.checkpoint_every
         signed_at = self.signed.at or self.began
         return true_at(checkpoint_alerts(signed_at, every, self.signed.problem), now)
+
+    def sweep_alerts(self, now: datetime) -> tuple[Alert, ...]:
+        """Return what a sweep raises that has not ended for too long at *now*."""
+        every = self.wired.settings.timing.sweep_every
+        return true_at(sweep_alerts(now - self.silent_for(), every), now)

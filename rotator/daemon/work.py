@@ -33,6 +33,10 @@ REPORT_EVERY = timedelta(seconds=5)
 """A standby's page is never older by much more than this."""
 
 
+LOOK_EVERY = timedelta(seconds=30)
+"""How often alerts are looked at even if no sweep does."""
+
+
 class Work:
     """Runs the engine. Implements `rotator.daemon.services.Service`."""
 
@@ -51,6 +55,7 @@ class Work:
         wired.engine.start()
         self._note(wired.settings)
         wired.engine.alerting.watch(self._life.log_alerts)
+        wired.engine.alerting.watch(self._life.sweep_alerts)
         self._schedule(wired.settings)
         self.sweep()
         self._scheduler.start()
@@ -86,6 +91,8 @@ class Work:
     def _schedule(self, settings: Settings) -> None:
         """Set the interval of every job."""
         self._scheduler.every(settings.timing.sweep_every, "sweep", self.sweep)
+        # Beside the sweep, which looks at alerts too: one that hangs must be told of.
+        self._scheduler.every(max(settings.timing.sweep_every, LOOK_EVERY), "alerts", self._look_at_alerts)
         beat = settings.ledger.heartbeat_every
         self._scheduler.every(beat, "heartbeat", functools.partial(self._life.wired.engine.heartbeat, beat))
         self._scheduler.every(settings.ledger.checkpoint_every, "checkpoint", self.checkpoint)
@@ -106,6 +113,11 @@ class Work:
                 log.warning(LogEvent.SESSION_LOST, error=str(error))
         life.wired.engine.sweep()
         life.beat()
+
+    def _look_at_alerts(self) -> None:
+        """Look at alerts where the sweep does not."""
+        if self._life.wired.lease.held():
+            self._life.wired.engine.alerting.look()
 
     def checkpoint(self) -> None:
         """Project what is committed into the log and sign it."""

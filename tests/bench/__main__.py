@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import fleet, issuing, memory, mesh, secrets
+from tests.bench import fleet, issuing, memory, mesh, secrets, watch
 from tests.bench.figures import Figure, as_json, show
 from tests.bench.raw import Missing
 
@@ -32,6 +32,7 @@ BENCHES: dict[str, Bench] = {
     "memory": memory.bench,
     "mesh": mesh.bench,
     "secrets": secrets.bench,
+    "watch": watch.bench,
 }
 
 

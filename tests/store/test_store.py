@@ -16,9 +16,10 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.approval import Operation
 from rotator.core.event import Commitment, EventType, Trigger
-from rotator.core.model import IntentKind, IssuerId, Serial, SubjectKind, SubjectName, TrustDomainName
+from rotator.core.model import IntentKind, IssuerId, Serial, Severity, SubjectKind, SubjectName, TrustDomainName
 from rotator.errors import ConfigError, InvariantBroken, JournalError
 from rotator.evidence.ledger import records
 from rotator.evidence.merkle import leaf_hash
@@ -32,6 +33,7 @@ from rotator.ports import (
     Rotation,
     RotationState,
     Sighting,
+    StandingAlert,
 )
 from rotator.store.engine import parse_url
 from rotator.store.sql import SQLStore
@@ -372,6 +374,30 @@ def test_a_sighting_is_kept_replaced_and_forgotten(store: SQLStore) -> None:
     with store.transaction() as transaction:
         transaction.forget(later)
     assert (other,) == store.sightings()
+
+
+def test_an_alert_is_kept_replaced_and_forgotten(store: SQLStore) -> None:
+    """One row a key, with who has been told of it as it stands."""
+    first = StandingAlert(
+        key="web/expired",
+        kind=AlertKind.EXPIRED,
+        subject=SubjectName("web"),
+        severity=Severity.CRITICAL,
+        since=NOON,
+        summary="web ended",
+        raised=True,
+        at=NOON + timedelta(seconds=1),
+        record_id="r1",
+    )
+    later = replace(first, raised=False, told=frozenset({"pager", "hook"}))
+    other = replace(first, key="worker/expired", subject=SubjectName("worker"))
+    with store.transaction() as transaction:
+        for each in (first, other, later):
+            transaction.save(each)
+    assert (later, other) == store.standing_alerts()
+    with store.transaction() as transaction:
+        transaction.forget(later)
+    assert (other,) == store.standing_alerts()
 
 
 def test_a_store_of_the_first_schema_is_led_on(url: str, open_store: OpenStore) -> None:
