@@ -22,6 +22,7 @@ import yaml
 from rotator.embedded.process import LOOPBACK, ServerProcess, free_port, wait_until
 
 BIN = Path(__file__).resolve().parent / "bin"
+RULES = Path(__file__).resolve().parents[2] / "deploy/prometheus/rotator.rules.yaml"
 PATIENCE = timedelta(seconds=60)
 
 
@@ -61,11 +62,10 @@ class AlertmanagerServer:
         """Stop it."""
         self._process.stop()
 
-    def active(self, subject: str) -> list[dict[str, Any]]:
-        """Return the alerts of *subject* that fire now."""
-        answer = requests.get(
-            f"{self.url}/api/v2/alerts", params={"filter": f'subject="{subject}"', "active": "true"}, timeout=20
-        )
+    def active(self, subject: str, *, source: str = "rotator") -> list[dict[str, Any]]:
+        """Return the alerts of *subject* that fire now: those that *source* sent, the empty one is Prometheus."""
+        wanted = [f'subject="{subject}"', f'source="{source}"']
+        answer = requests.get(f"{self.url}/api/v2/alerts", params={"filter": wanted, "active": "true"}, timeout=20)
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()
         return found
@@ -78,6 +78,51 @@ class AlertmanagerServer:
             what=f"{subject} to fire {list(severities)}, not {json.dumps([a['labels'] for a in self.active(subject)])}",
             every=timedelta(milliseconds=200),
         )
+
+
+class PrometheusServer:
+    """One Prometheus that scrapes *target* every second, judges by the shipped rules, and tells *alertmanager*."""
+
+    def __init__(self, directory: Path, *, target: str, alertmanager: AlertmanagerServer) -> None:
+        """Describe it without starting it."""
+        self.url = f"http://{LOOPBACK}:{free_port()}"
+        file = directory / "prometheus.yml"
+        file.write_text(
+            yaml.safe_dump(
+                {
+                    "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                    "rule_files": [str(RULES)],
+                    "scrape_configs": [{"job_name": "rotator", "static_configs": [{"targets": [target]}]}],
+                    "alerting": {
+                        "alertmanagers": [
+                            {"static_configs": [{"targets": [alertmanager.url.removeprefix("http://")]}]},
+                        ]
+                    },
+                }
+            )
+        )
+        self._process = ServerProcess(
+            "prometheus",
+            [
+                BIN / "prometheus",
+                f"--config.file={file}",
+                f"--storage.tsdb.path={directory / 'prometheus'}",
+                f"--web.listen-address={self.url.removeprefix('http://')}",
+                "--log.level=warn",
+            ],
+            log=directory / "prometheus.log",
+        )
+
+    def __enter__(self) -> Self:
+        """Start it and wait until it is ready."""
+        self._process.start(ready=lambda: _answers(f"{self.url}/-/ready"), within=PATIENCE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self._process.stop()
 
 
 def _answers(url: str) -> bool:

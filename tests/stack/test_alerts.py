@@ -3,23 +3,26 @@ An expiring certificate, managed or not, seen through to a firing and then a res
 
 Rules that must stay true here:
 
-- Everything is real: OpenBao, the daemon as a process, Debian's Alertmanager, and whoever it calls in turn.
+- Everything is real: OpenBao, the daemon as a process, Debian's Alertmanager and whoever it calls in turn, and Debian's
+  Prometheus, which scrapes the daemon and judges by the rules that rotator ships.
 - What people would see is asserted: what Alertmanager shows and sends on, and what the ledger says of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rotator.adapters.notify.wording import camel
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import EventType
 from rotator.embedded.openbao import OpenBaoServer
-from rotator.embedded.process import wait_until
+from rotator.embedded.process import free_port, wait_until
 from rotator.evidence.ledger import records
 from rotator.evidence.record import Record
 from rotator.store.sql import SQLStore
@@ -27,7 +30,7 @@ from tests.contract.receiving import Sink
 from tests.e2e.installation import Installation
 from tests.fakes.certificate_authority import FakeCA
 from tests.fixtures_openbao import new_domain
-from tests.stack.alertmanager import AlertmanagerServer
+from tests.stack.alertmanager import AlertmanagerServer, PrometheusServer
 
 pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(600)]
 
@@ -81,11 +84,14 @@ def installation(
             {"name": "hook", "webhook": {"url": f"{hook.url}/alerts"}, "minimum_severity": "critical"},
         ],
     }
+    listen = f"127.0.0.1:{free_port()}"
+    made.document["http"] = {"listen": listen}
     made.document["watch"] = {"site": {"file": str(site), "every": "2m"}}
     made.write()
     made.start()
     made.wait_settled()
-    yield made
+    with PrometheusServer(tmp_path, target=listen, alertmanager=alertmanager):
+        yield made
     made.daemon.stop()
 
 
@@ -96,104 +102,107 @@ def told(installation: Installation, subject: str) -> list[Record]:
         return [each for each in records(store) if each.event.type in kinds and each.event.subject == subject]
 
 
-def paged(pager: Sink, subject: str, alert: str) -> list[str]:
-    """Return what Alertmanager has told the pager of one alert, in order, each state once in a row."""
+def paged(pager: Sink, subject: str, kind: AlertKind) -> list[str]:
+    """Return what Alertmanager has told the pager of rotator's own alert, in order, each state once in a row."""
     states: list[str] = []
     for request in pager.requests:
         for each in request.document["alerts"]:
-            if (each["labels"]["subject"], each["labels"]["alertname"]) == (subject, alert) and (
+            labels = each["labels"]
+            wanted = (subject, f"Rotator{camel(kind)}", "rotator", "critical")
+            if (*(labels.get(name) for name in ("subject", "alertname", "source", "severity")),) == wanted and (
                 not states or states[-1] != each["status"]
             ):
                 states.append(each["status"])
     return states
 
 
-def firing(alertmanager: AlertmanagerServer, subject: str) -> dict[str, Any]:
-    """Return what fires of *subject*, by name."""
-    return {each["labels"]["alertname"]: each for each in alertmanager.active(subject)}
+def firing(alertmanager: AlertmanagerServer, subject: str, *, source: str = "rotator") -> dict[str, Any]:
+    """Return what fires of *subject*, by name: told by rotator itself, or with an empty *source* by Prometheus."""
+    return {each["labels"]["alertname"]: each for each in alertmanager.active(subject, source=source)}
 
 
-def test_a_blocked_renewal_fires_and_resolves(
+def has(alertmanager: AlertmanagerServer, subject: str, *names: str, source: str = "rotator") -> bool:
+    """Return whether all of *names* fire of *subject*, and none of them twice."""
+    return set(names) <= set(firing(alertmanager, subject, source=source)) and (
+        len(firing(alertmanager, subject)) == len(alertmanager.active(subject))
+    )
+
+
+def await_(condition: Callable[[], bool], what: str) -> None:
+    """Wait until *condition* holds."""
+    wait_until(condition, within=PATIENCE, what=what, every=timedelta(milliseconds=250))
+
+
+def test_expiries_are_seen_through_to_the_pager_and_back(
     installation: Installation, alertmanager: AlertmanagerServer, pager: Sink, hook: Sink
 ) -> None:
-    """Overdue, past its line, over a restart of the daemon, and over once it was renewed; each recorded once."""
-    blocked, aside = installation.directory / "service-0", installation.directory / "aside"
+    """
+    A renewal that is blocked, and somebody else's certificate that ends.
+
+    Both fire at Alertmanager, told by rotator itself and by Prometheus with the shipped rules; over a kill and a new
+    start of the daemon; both resolve once they are mended. Whoever was away hears from the next process what it missed,
+    and the ledger has each raise and each end once.
+    """
+    blocked, aside, site = (installation.directory / name for name in ("service-0", "aside", "site.pem"))
     blocked.rename(aside)
     blocked.write_text("in the way")
-    wait_until(
-        lambda: "RotatorSafetyLine" in firing(alertmanager, "service-0"), within=PATIENCE, what="the line to be passed"
-    )
-    wait_until(
+    await_(lambda: has(alertmanager, "service-0", "RotatorSafetyLine"), "the line to be passed")
+    await_(
         lambda: (
             firing(alertmanager, "service-0")["RotatorSafetyLine"]["labels"]["severity"] == "critical"
-            and len(firing(alertmanager, "service-0")) == len(alertmanager.active("service-0"))
+            and has(alertmanager, "service-0", "RotatorSafetyLine")
         ),
-        within=PATIENCE,
-        what="it to be critical, and the warning to be over",
+        "it to be critical, and the warning to be over",
     )
+    await_(lambda: has(alertmanager, "service-0", "RotatorSafetyLinePassed", source=""), "Prometheus to say so too")
     before = firing(alertmanager, "service-0")["RotatorSafetyLine"]
     assert "https://docs.example/runbooks/renewal-overdue.md" == before["annotations"]["runbook_url"]
-    assert {} == firing(alertmanager, "service-1")
+    assert ({}, {}) == (firing(alertmanager, "service-1"), firing(alertmanager, "service-1", source=""))
+
     hook_tries = len(hook.requests)
     installation.daemon.kill()
+    foreign(site, lives=timedelta(seconds=15))
     installation.start()
     hook.status = 200
-    wait_until(
+    await_(
         lambda: any(
             "service-0/safety_line" in {one["key"] for one in each.document["notices"] if not one["repeated"]}
             for each in hook.requests[hook_tries:]
         ),
-        within=PATIENCE,
-        what="the hook to hear as news, from the next process, what it missed",
+        "the hook to hear as news, from the next process, what it missed",
     )
     assert before["startsAt"] == firing(alertmanager, "service-0")["RotatorSafetyLine"]["startsAt"]
-    blocked.unlink()
-    aside.rename(blocked)
-    wait_until(lambda: not alertmanager.active("service-0"), within=PATIENCE, what="everything to be resolved")
-    wait_until(
-        lambda: ["firing", "resolved"] == paged(pager, "service-0", "RotatorSafetyLine"),
-        within=PATIENCE,
-        what=f"the pager to hear of both, not {paged(pager, 'service-0', 'RotatorSafetyLine')}",
-    )
-    of_line = [
-        (each.event.type.value, each.event.result)
-        for each in told(installation, "service-0")
-        if each.event.detail["alert"] == "safety_line"
-    ]
-    assert [("alert_raised", "critical"), ("alert_cleared", "ok")] == of_line[-2:]
-    assert len(of_line) == len(set(of_line))
-    with contextlib.closing(SQLStore(installation.document["store"], environment="test")) as store:
-        heard = {each.event.detail["receiver"] for each in records(store) if each.event.type is EventType.NOTIFIED}
-    assert {"pager", "hook"} == heard
-
-
-def test_a_watched_certificate_that_ends_fires_and_resolves(
-    installation: Installation, alertmanager: AlertmanagerServer, pager: Sink
-) -> None:
-    """Somebody else's certificate ends, is named with its end, and is no more told of once it was replaced."""
-    site = installation.directory / "site.pem"
-    foreign(site, lives=timedelta(seconds=15))
-    # The entry's place has not changed, so a reload alone would keep what is known of it until the next look.
-    installation.daemon.kill()
-    installation.start()
-    wait_until(
-        lambda: {"RotatorWatchedEnding", "RotatorWatchedExpired"} <= set(firing(alertmanager, "site")),
-        within=PATIENCE,
-        what="the end to be told of",
-    )
+    await_(lambda: has(alertmanager, "site", "RotatorWatchedEnding", "RotatorWatchedExpired"), "the end to be told of")
+    await_(lambda: has(alertmanager, "site", "RotatorWatchedEnding", source=""), "Prometheus to say so too")
     status = installation.status()
     assert status is not None
     rows = {each["name"]: each for each in status["watched"]}
     assert ("file", 1, "Somebody") == tuple(rows["site"][each] for each in ("kind", "count", "issuer"))
     assert {"corporate", "site"} == set(rows)
+
+    blocked.unlink()
+    aside.rename(blocked)
     foreign(site, lives=timedelta(hours=1))
-    wait_until(lambda: not alertmanager.active("site"), within=PATIENCE, what="it to be resolved")
-    wait_until(
-        lambda: ["firing", "resolved"] == paged(pager, "site", "RotatorWatchedExpired"),
-        within=PATIENCE,
-        what="the pager to hear of both",
-    )
-    kinds = [(each.event.type.value, each.event.detail["alert"]) for each in told(installation, "site")]
-    assert [("alert_raised", "watched_expired"), ("alert_cleared", "watched_expired")] == [
-        each for each in kinds if each[1] == "watched_expired"
-    ]
+    for subject, kind, rule in (
+        ("service-0", AlertKind.SAFETY_LINE, "RotatorSafetyLinePassed"),
+        ("site", AlertKind.WATCHED_EXPIRED, "RotatorWatchedEnding"),
+    ):
+        await_(lambda subject=subject: not alertmanager.active(subject), f"{subject} to be resolved")  # type: ignore[misc] # bound to this turn
+        await_(
+            lambda subject=subject, rule=rule: rule not in firing(alertmanager, subject, source=""),  # type: ignore[misc] # as above
+            f"Prometheus' alert of {subject} to be resolved",
+        )
+        await_(
+            lambda subject=subject, kind=kind: ["firing", "resolved"] == paged(pager, subject, kind),  # type: ignore[misc] # as above
+            f"the pager to hear of both, not {paged(pager, subject, kind)}",
+        )
+        of_it = [
+            (each.event.type.value, each.event.result)
+            for each in told(installation, subject)
+            if each.event.detail["alert"] == kind
+        ]
+        assert [("alert_raised", "critical"), ("alert_cleared", "ok")] == of_it[-2:]
+        assert len(of_it) == len(set(of_it))
+    with contextlib.closing(SQLStore(installation.document["store"], environment="test")) as store:
+        heard = {each.event.detail["receiver"] for each in records(store) if each.event.type is EventType.NOTIFIED}
+    assert {"pager", "hook"} == heard
