@@ -100,8 +100,8 @@ class Daemon:
         leads = self._try_lease()
         if leads:
             life.role = Role.LEADER
-        self._always.start()
         try:
+            self._always.start()
             if leads or self._stand_by():
                 return self._lead()
             return End.TOLD

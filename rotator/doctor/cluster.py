@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from rotator.adapters.kubernetes.lease import holder_of
 from rotator.bootstrap.cluster import access
 from rotator.bootstrap.rights import cluster_rights
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
 from rotator.cluster.rights import Rights
-from rotator.doctor.findings import Finding, attempted, broken, fine
+from rotator.doctor.findings import Finding, attempted, broken, fine, warning
 from rotator.settings import Settings
 
 _FEW: Final = 5
@@ -33,6 +34,23 @@ def cluster_findings(settings: Settings) -> Iterator[Finding]:
     if settings.cluster is not None:
         check = partial(_rights, settings)
         yield from attempted("cluster", check, otherwise="mend cluster.kubeconfig_file, or run in a pod")
+        if settings.cluster.lease is not None:
+            yield from attempted("cluster.lease", partial(_leader, settings), otherwise=_MEND)
+
+
+def _leader(settings: Settings) -> Iterator[Finding]:
+    """Yield who leads now."""
+    wanted = settings.cluster.lease if settings.cluster is not None else None
+    if wanted is None:
+        return
+    reached = access(settings)
+    with contextlib.closing(ObjectAPI(reached)) as api:
+        holder = holder_of(api, namespace=reached.namespace, name=wanted.name)
+    if holder is None:
+        no_leader = "no replica holds the Lease, so nothing is renewed"
+        yield warning("cluster.lease", no_leader, "start a replica; if one runs, its log says why it does not lead")
+    else:
+        yield fine("cluster.lease", f"{holder} holds the Lease")
 
 
 def _rights(settings: Settings) -> Iterator[Finding]:

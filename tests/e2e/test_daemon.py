@@ -99,6 +99,21 @@ def test_a_second_daemon_that_may_stand_by_takes_over(installation: Installation
         second.stop()
 
 
+def test_law_14_a_lost_lease_ends_a_life_and_not_the_daemon(installation: Installation) -> None:
+    """Somebody removes the lock's file: everything stops, and the same process begins anew and issues nothing."""
+    before = {name: _serial(installation, name) for name in installation.names}
+    pid, log = installation.daemon.pid, installation.directory / "rotator.log"
+    (installation.directory / "state.db.lock").unlink()
+    wait_until(lambda: log.read_text().count("daemon_started") == 2, within=PATIENCE, what="the next life")
+    assert "lease_lost" in log.read_text()
+    installation.wait_settled()
+    assert (pid, before) == (
+        installation.daemon.pid,
+        {name: _serial(installation, name) for name in installation.names},
+    )
+    assert installation.daemon.alive
+
+
 def test_law_12_sigterm_finishes_and_leaves_nothing_open(installation: Installation) -> None:
     """TERM in the middle of a rotation stops within the budget; the next daemon completes it."""
     installation.rotate(installation.domain)

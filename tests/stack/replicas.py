@@ -64,7 +64,8 @@ class Replica:
 
     def start(self) -> None:
         """Start it and return once it answers, whatever its role."""
-        self.installation.start()
+        made = self.installation
+        made.daemon.start(ready=lambda: made.status() is not None, within=2 * PATIENCE)
 
     def said(self, event: str) -> list[Mapping[str, Any]]:
         """Every line *event* of its log, oldest first, over all its starts."""

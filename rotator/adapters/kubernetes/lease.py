@@ -267,6 +267,11 @@ class KubernetesLease:
             told()
 
 
+def holder_of(api: ObjectAPI, *, namespace: str, name: str) -> str | None:
+    """Return who stands in the Lease *name* now, which may have lapsed; None if nobody does."""
+    return _spec(api.get(path_of(VERSION, _PLURAL, namespace=namespace, name=name))).get("holderIdentity") or None
+
+
 def lease_rights(namespace: str, name: str) -> Rights:
     """Return what a replica may do: its Lease *name*, and to create it, which an admission policy confines."""
     return Rights(
