@@ -139,6 +139,8 @@ class LeafReconciler:
             publication = newest(seen)
             if want is None or publication is None:
                 return
+            # What is written again has one before it too, which goes once the new one is proven.
+            self._cleared.discard(target.name)
             self._steps.republish(
                 target,
                 want,
@@ -210,6 +212,7 @@ class LeafReconciler:
                 self._limits.issued(target.name)
                 return self._again(fleet, target)
             case Republish():
+                self._cleared.discard(target.name)
                 self._steps.republish(
                     target, want, rotation, current=seen.publications, reason=decision.reason, safety_line=safety_line
                 )

@@ -291,6 +291,22 @@ def test_an_edit_between_look_and_write_is_a_conflict(objects: FakeObjects, ca: 
         place.put(leaf(ca), expected=1, stamp=stamp())
 
 
+def test_law_14_a_newer_publication_between_look_and_write_stays(objects: FakeObjects, ca: FakeCA) -> None:
+    """A process that was paused right before its write overwrites nothing that another wrote meanwhile."""
+    place, other, newer = store(objects), store(objects), leaf(ca)
+    place.put(leaf(ca), expected=0, stamp=stamp())
+
+    def overtake(call: str) -> None:
+        if call == f"apply {PATH}":
+            objects.faults.clear()
+            other.put(newer, expected=1, stamp=stamp())
+
+    objects.faults.before = overtake
+    with pytest.raises(Conflict, match="publication 2 is in"):
+        place.put(leaf(ca), expected=1, stamp=stamp())
+    assert newer.leaf == seen(store(objects)).leaf
+
+
 def test_a_look_reads_no_key_unless_something_changed(objects: FakeObjects, ca: FakeCA) -> None:
     """An unchanged Secret is one request for its metadata, and a probe right after it none."""
     place = store(objects)

@@ -50,6 +50,8 @@ def found_and_mended(world: SecretWorld) -> list[Event]:
     # What is found at every look until then is one effect.
     world.run(span=timedelta(minutes=10), tick=TICK)
     assert everything_wrong(world) == []
+    # Nor does a copy of what was there stay beside it.
+    assert [world.path("configmaps"), world.path()] == sorted(world.objects.stored)
     return world.events(EventType.DRIFTED)[before:]
 
 
