@@ -8,8 +8,13 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
+from pathlib import Path
+
 from rotator.adapters.kubernetes.requests import PostedRequests
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
+from rotator.control import ClusterClient
 from rotator.errors import ConfigError
 from rotator.settings import Settings
 
@@ -31,6 +36,20 @@ def access(settings: Settings) -> ClusterAccess:
 def open_cluster(settings: Settings) -> ObjectAPI:
     """Return the API server as rotator's own account; raises `ConfigError` if there are no credentials."""
     return ObjectAPI(access(settings))
+
+
+def people_in(
+    kubeconfig: Path | None, context: str | None, namespace: str, *, timeout: timedelta = timedelta(seconds=30)
+) -> ClusterClient:
+    """
+    Return the rotator in *namespace* of a cluster, asked with somebody's own kubeconfig.
+
+    Without *kubeconfig* it is KUBECONFIG's, else ~/.kube/config. Raises `ConfigError` if it cannot be used.
+    """
+    # Several files joined by colons are one kubeconfig, as kubectl reads them.
+    file = kubeconfig or Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    reach = ClusterAccess(namespace=namespace, kubeconfig_file=file, context=context, timeout=timeout)
+    return ClusterClient(ObjectAPI(reach), namespace)
 
 
 def open_board(settings: Settings) -> PostedRequests:

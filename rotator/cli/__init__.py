@@ -53,6 +53,32 @@ def _root(
         typer.Option("--config", envvar="ROTATOR_CONFIG", help="Read this configuration.", metavar="FILE"),
     ] = DEFAULT_CONFIG,
     *,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            envvar="ROTATOR_CONTEXT",
+            metavar="NAME",
+            help="Ask in the cluster of this context of your kubeconfig (default: on this machine).",
+        ),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            "--kubeconfig",
+            metavar="FILE",
+            help="Ask in a cluster, with this kubeconfig (default with --context: KUBECONFIG, else ~/.kube/config).",
+        ),
+    ] = None,
+    namespace: Annotated[
+        str,
+        typer.Option(
+            "--namespace",
+            envvar="ROTATOR_NAMESPACE",
+            metavar="NAME",
+            help="Rotator's own in that cluster (default: rotator).",
+        ),
+    ] = "rotator",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON (default: text and tables).")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
     version: Annotated[
@@ -60,7 +86,9 @@ def _root(
     ] = False,
 ) -> None:
     del version
-    ctx.obj = Invocation(config=config, as_json=as_json, debug=debug)
+    ctx.obj = Invocation(
+        config=config, as_json=as_json, debug=debug, kubeconfig=kubeconfig, context=context, namespace=namespace
+    )
 
 
 app.add_typer(operate.app)

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from rotator.cli.tables import progress_line
 from rotator.clock import SystemClock
-from rotator.control import ControlClient
+from rotator.control import Daemon
 from rotator.errors import Unavailable
 from rotator.exits import ExitCode
 from rotator.ports import Clock
@@ -37,6 +37,9 @@ _CODES: Final[Mapping[str, ExitCode]] = {
     "rolled_back": ExitCode.FAILED,
     "refused": ExitCode.LAW,
 }
+
+_UNDECIDED: Final = frozenset({"awaiting_approval", "pending", "begun"})
+"""A request in one of these states has not been carried out, and may yet be."""
 
 
 @dataclass(slots=True)
@@ -63,7 +66,7 @@ class Followed:
 
 
 def follow(
-    daemon: ControlClient,
+    daemon: Daemon,
     rotation_ids: Sequence[str],
     *,
     clock: Clock,
@@ -99,8 +102,32 @@ def follow(
         clock.wait(never, EVERY)
 
 
+def decided(daemon: Daemon, request_id: str, *, clock: Clock, at_most: timedelta | None = None) -> Mapping[str, Any]:
+    """
+    Return where a request stands once no word is waited for any more, *at_most* has passed, or Ctrl-C was pressed.
+
+    Raises:
+        Unavailable: If the daemon has not answered for a minute.
+    """
+    started, never, away = clock.monotonic(), threading.Event(), 0.0
+    seen: Mapping[str, Any] = {"id": request_id, "state": "pending"}
+    with contextlib.suppress(KeyboardInterrupt):
+        while seen.get("state") in _UNDECIDED:
+            try:
+                seen, away = daemon.request(request_id), 0.0
+            except Unavailable:
+                away = away or clock.monotonic()
+                if clock.monotonic() - away > PATIENCE.total_seconds():
+                    raise
+            if at_most is not None and clock.monotonic() - started > at_most.total_seconds():
+                break
+            if seen.get("state") in _UNDECIDED:
+                clock.wait(never, EVERY)
+    return seen
+
+
 def watched(
-    daemon: ControlClient, rotation_ids: Sequence[str], *, console: Console | None, at_most: timedelta | None
+    daemon: Daemon, rotation_ids: Sequence[str], *, console: Console | None, at_most: timedelta | None
 ) -> Followed:
     """
     Follow *rotation_ids* and draw them on *console* (None: draw nothing); Ctrl-C ends the watching alone.

@@ -5,6 +5,7 @@ Rules that must stay true here:
 
 - Nothing heavy is imported before a command asks for it: ``--help`` must not wait for pydantic or a database.
 - With ``--json`` standard output holds JSON and nothing else; what is said to people goes to standard error.
+- A cluster is asked only where somebody has named it: a current context that happens to be there is not a choice.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rotator.errors import ConfigError
+
 if TYPE_CHECKING:
     import typer
     from rich.console import Console
 
     from rotator.cli.audit import AuditSources
-    from rotator.control import ControlClient
+    from rotator.control import Daemon
     from rotator.settings import Settings
 
 DEFAULT_CONFIG = Path("/etc/rotator/rotator.yaml")
@@ -36,6 +39,9 @@ class Invocation:
     config: Path = DEFAULT_CONFIG
     as_json: bool = False
     debug: bool = False
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str = "rotator"
 
     def settings(self) -> Settings:
         """Return the configuration. Raises `ConfigError` with every mistake in it."""
@@ -43,10 +49,28 @@ class Invocation:
 
         return load(self.config)
 
-    def daemon(self, *, timeout: timedelta = timedelta(seconds=30)) -> ControlClient:
-        """Return the running daemon; asking it raises `Unavailable` if there is none."""
+    @property
+    def in_cluster(self) -> bool:
+        """Return whether somebody has named a cluster to ask in."""
+        return self.kubeconfig is not None or self.context is not None
+
+    def daemon(self, *, timeout: timedelta = timedelta(seconds=30)) -> Daemon:
+        """
+        Return the running daemon: in the cluster that was named, else on this machine.
+
+        Asking it raises `Unavailable` if there is none.
+        """
+        if self.in_cluster:
+            from rotator.bootstrap.cluster import people_in  # noqa: PLC0415 -- see the rule above
+
+            return people_in(self.kubeconfig, self.context, self.namespace, timeout=timeout)
         from rotator.control import ControlClient  # noqa: PLC0415 -- see the rule above
 
+        if not self.config.exists():
+            raise ConfigError(
+                f"there is no configuration at {self.config} to find the daemon's socket by: "
+                "give --config, or --context NAME to ask in a cluster"
+            )
         return ControlClient(self.settings().socket, timeout=timeout)
 
     def audit_sources(self) -> AuditSources:

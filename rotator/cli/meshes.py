@@ -4,26 +4,28 @@ The operator's commands about meshes and about what rotator needs around it.
 Rules that must stay true here:
 
 - No logic that another room could hold: read the arguments, ask, print, exit with the contract's code.
-- A mesh is adopted through the control socket, so that the daemon knows who asked; the plan is printed first.
+- A mesh is adopted by asking the daemon, so that it knows who asked; on one machine the plan is printed first, in a
+  cluster with the answer.
 - Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from rotator.cli.invocation import invocation, print_json
+from rotator.cli.invocation import Invocation, invocation, print_json
 from rotator.cli.operate import (
     Json,
     Reason,
     Wait,
     WaitAtMost,
     finish,
+    finish_plan,
     given_duration,
     print_plan,
-    refused_code,
 )
 from rotator.exits import ExitCode
 
@@ -60,19 +62,26 @@ def adopt_command(
     longest = given_duration(wait_at_most, "--wait-at-most")
     request = AdoptRequest(subject=SubjectName(domain), reason=reason, ticket=ticket, dry_run=True)
     daemon = asked.daemon()
-    planned = daemon.adopt(request)
-    if not asked.as_json:
-        if planned.get("found"):
-            typer.echo(f"{domain}: found {planned['found']}")
-        print_plan(asked, planned)
-        if planned.get("interrupts"):
-            typer.echo(f"this interrupts: {planned['interrupts']}", err=True)
-    if dry_run:
-        if asked.as_json:
-            print_json(planned)
-        raise typer.Exit(refused_code(planned))
+    if dry_run or daemon.plans_first:
+        planned = daemon.adopt(request)
+        _print_found(asked, domain, planned)
+        if dry_run:
+            finish_plan(asked, planned)
     answer = daemon.adopt(replace(request, dry_run=False, accept_interruption=accept_interruption))
+    if not daemon.plans_first:
+        _print_found(asked, domain, answer)
     finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
+
+
+def _print_found(asked: Invocation, domain: str, planned: Mapping[str, Any]) -> None:
+    """Print what a mesh runs on, what its adoption does, and what that interrupts."""
+    if asked.as_json:
+        return
+    if planned.get("found"):
+        typer.echo(f"{domain}: found {planned['found']}")
+    print_plan(asked, planned)
+    if planned.get("interrupts"):
+        typer.echo(f"this interrupts: {planned['interrupts']}", err=True)
 
 
 @app.command("doctor")

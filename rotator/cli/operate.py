@@ -1,10 +1,11 @@
 """
-The operator's commands: the daemon, and everything that is asked of it over its control socket.
+The operator's commands: the daemon, and everything that is asked of it, on this machine or in a cluster.
 
 Rules that must stay true here:
 
 - No logic that another room could hold: read the arguments, ask, print, exit with the contract's code.
-- What changes something goes through the control socket, so that the daemon knows who asked.
+- What changes something goes through the control socket, or by an object made with the asker's own kubeconfig, so that
+  the daemon knows who asked.
 - Nothing heavy is imported before a command runs.
 """
 
@@ -12,10 +13,10 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -26,12 +27,13 @@ from rotator.errors import ConfigError
 from rotator.exits import ExitCode
 
 if TYPE_CHECKING:
-    from rotator.control import ControlClient
+    from rotator.control import Daemon
 
 app = typer.Typer()
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON (default: text and tables).")]
 Reason = Annotated[str, typer.Option("--reason", help="Say why; it stands in the ledger as a commitment.")]
+RequestId = Annotated[str, typer.Argument(metavar="ID", help="The request, as rotator status names it.")]
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="A certificate's or a trust domain's name.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the last consumer is proven (default: no).")]
 WaitAtMost = Annotated[
@@ -92,14 +94,15 @@ def rotate_now_command(
         compromised=compromised,
     )
     daemon = asked.daemon()
-    planned = daemon.rotate(request)
-    if not asked.as_json:
-        print_plan(asked, planned)
-    if dry_run:
-        if asked.as_json:
-            print_json(planned)
-        raise typer.Exit(refused_code(planned))
+    if dry_run or daemon.plans_first:
+        planned = daemon.rotate(request)
+        if not asked.as_json:
+            print_plan(asked, planned)
+        if dry_run:
+            finish_plan(asked, planned)
     answer = daemon.rotate(replace(request, dry_run=False))
+    if not (daemon.plans_first or asked.as_json):
+        print_plan(asked, answer)
     finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
 
 
@@ -213,6 +216,41 @@ def pause_command(
     _print_answer(asked, asked.daemon().pause(request), "{subject} is paused until {paused_until}")
 
 
+@app.command("approve")
+def approve_command(
+    ctx: typer.Context,
+    request: RequestId,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Say why; it stands in the ledger as a commitment.")
+    ] = None,
+    *,
+    wait: Wait = False,
+    wait_at_most: WaitAtMost = None,
+    as_json: Json = False,
+) -> None:
+    """Agree to what somebody else asks; the last word that is needed carries it out."""
+    from rotator.control import ApproveRequest  # noqa: PLC0415 -- heavy
+
+    asked = invocation(ctx, as_json=as_json)
+    longest = given_duration(wait_at_most, "--wait-at-most")
+    daemon = asked.daemon()
+    answer = daemon.approve(ApproveRequest(id=request, reason=reason))
+    finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
+
+
+@app.command("reject")
+def reject_command(ctx: typer.Context, request: RequestId, reason: Reason, *, as_json: Json = False) -> None:
+    """End what somebody asks with a no; nothing of it is carried out."""
+    from rotator.control import RejectRequest  # noqa: PLC0415 -- heavy
+
+    asked = invocation(ctx, as_json=as_json)
+    answer = asked.daemon().reject(RejectRequest(id=request, reason=reason))
+    if asked.as_json:
+        print_json(answer)
+    else:
+        typer.echo(f"request {request} is rejected")
+
+
 @app.command("resume")
 def resume_command(ctx: typer.Context, subject: Subject, *, as_json: Json = False) -> None:
     """Let a paused subject go on."""
@@ -263,7 +301,7 @@ def _check_compromise(subject: str | None, *, compromised: bool, confirm: str | 
 
 def finish(
     asked: Invocation,
-    daemon: ControlClient,
+    daemon: Daemon,
     answer: Mapping[str, Any],
     *,
     wait: bool,
@@ -278,6 +316,19 @@ def finish(
             typer.echo(f"{each.get('subject')}: rotation {each.get('id')} is accepted")
         for each in answer.get("refused") or ():
             typer.echo(f"{each.get('subject')}: refused: {each.get('why')}", err=True)
+    if wait and waiting_on and isinstance(answer.get("request"), Mapping):
+        from rotator.cli.following import decided  # noqa: PLC0415 -- heavy
+
+        request = decided(daemon, str(answer["request"]["id"]), clock=SystemClock(), at_most=at_most)
+        opened = [{"id": each} for each in request.get("rotations") or ()]
+        answer, waiting_on = {**answer, "request": request, "waiting_on": []}, []
+        if request.get("state") in {"awaiting_approval", "pending"}:
+            waiting_on = [str(each) for each in _waiting(request)]
+            answer = {**answer, "waiting_on": waiting_on}
+        elif request.get("state") in {"refused", "rejected", "expired"}:
+            answer = {**answer, "refused": [{"subject": "request", "why": request.get("outcome")}]}
+            if not asked.as_json:
+                typer.echo(f"request {request.get('id')}: {request.get('state')}: {request.get('outcome')}", err=True)
     if wait and opened:
         from rotator.cli.following import watched  # noqa: PLC0415 -- heavy
 
@@ -293,13 +344,16 @@ def finish(
     if asked.as_json:
         print_json(answer)
     elif waiting_on:
-        typer.echo(f"waiting on {', '.join(waiting_on)}")
+        typer.echo(_waiting_line(answer, waiting_on))
     refused = refused_code(answer)
     raise typer.Exit(refused or (ExitCode.WAITING if waiting_on else ExitCode.DONE))
 
 
 def refused_code(answer: Mapping[str, Any]) -> ExitCode:
-    """Return the exit code of what the daemon refused in *answer*."""
+    """Return the exit code of what the daemon, or whoever was to approve, refused in *answer*."""
+    request = answer.get("request")
+    if isinstance(request, Mapping) and request.get("state") in {"rejected", "expired"}:
+        return ExitCode.DENIED
     return ExitCode.LAW if answer.get("refused") else ExitCode.DONE
 
 
@@ -312,11 +366,45 @@ def print_plan(asked: Invocation, answer: Mapping[str, Any]) -> None:
         asked.console().print(steps_view(plan))
 
 
+def finish_plan(asked: Invocation, planned: Mapping[str, Any]) -> NoReturn:
+    """End a command that only plans, with what would be refused as its exit code."""
+    if asked.as_json:
+        print_json(planned)
+    waits = planned.get("waiting_on") and not planned.get("plan")
+    if waits and not asked.as_json:
+        typer.echo(_waiting_line(planned, [str(each) for each in planned["waiting_on"]]))
+    raise typer.Exit(refused_code(planned) or (ExitCode.WAITING if waits else ExitCode.DONE))
+
+
+def _waiting(request: Mapping[str, Any]) -> list[str]:
+    missing = int(request.get("approvals_needed") or 0) - int(request.get("approvals_given") or 0)
+    return [f"{missing} more approval{'s' if missing != 1 else ''}"] if missing > 0 else ["an answer"]
+
+
+def _waiting_line(answer: Mapping[str, Any], waiting_on: Sequence[str]) -> str:
+    """Return what is waited for and, where it is somebody's word, how it is said."""
+    line = f"waiting on {', '.join(waiting_on)}"
+    request = answer.get("request")
+    if not isinstance(request, Mapping):
+        return line
+    if not request.get("expires_at"):
+        return f"request {request.get('id')} is made: {line}"
+    return f"request {request.get('id')} is {line} until {request['expires_at']}: rotator approve {request.get('id')}"
+
+
 def _print_answer(asked: Invocation, answer: Mapping[str, Any], sentence: str) -> None:
+    """Print what became of an order that opens no rotation, and exit with it."""
+    waiting_on = [str(each) for each in answer.get("waiting_on") or ()]
     if asked.as_json:
         print_json(answer)
+    elif answer.get("refused"):
+        for each in answer["refused"]:
+            typer.echo(f"{each.get('subject')}: refused: {each.get('why')}", err=True)
+    elif waiting_on:
+        typer.echo(_waiting_line(answer, waiting_on))
     else:
         typer.echo(sentence.format_map(answer))
+    raise typer.Exit(refused_code(answer) or (ExitCode.WAITING if waiting_on else ExitCode.DONE))
 
 
 def given_duration(text: str | None, option: str) -> timedelta | None:

@@ -57,7 +57,9 @@ def status_view(status: Row, now: datetime) -> RenderableType:
             _next(row, now),
             _names(row.get("waiting_on")),
         )
-    parts: list[RenderableType] = [*_replica(status), subjects]
+    # A cluster's objects tell of requests alone.
+    shows_subjects = _rows(status, "subjects") or not _rows(status, "requests")
+    parts: list[RenderableType] = [*_replica(status), *([subjects] if shows_subjects else [])]
     workloads = _rows(status, "workloads")
     if workloads:
         parts += [Text(), _workloads(workloads)]
@@ -68,6 +70,9 @@ def status_view(status: Row, now: datetime) -> RenderableType:
     for alert in _rows(status, "alerts"):
         grave = alert.get("severity") == "critical"
         parts.append(Text(f"{alert.get('severity')}: {alert.get('summary')}", style="bold red" if grave else "yellow"))
+    requests = _rows(status, "requests")
+    if requests:
+        parts += [Text(), _requests(requests, now)]
     ledger = status.get("ledger")
     if isinstance(ledger, Mapping):
         parts += [Text(), _ledger(ledger, now)]
@@ -154,6 +159,25 @@ def _mesh_lines(row: Row) -> list[Text]:
     warnings = row.get("warnings")
     lines += [Text(f"{name}: {said}", style=_SOON) for said in (warnings if isinstance(warnings, list) else ())]
     return lines
+
+
+def _requests(requests: Sequence[Row], now: datetime) -> Table:
+    """Return what people have asked for and what is waited for."""
+    table = Table("request", "asks to", "for", "by", "state", "approvals", "ends", box=None, pad_edge=False)
+    for row in requests:
+        needed, given = row.get("approvals_needed"), row.get("approvals_given")
+        ends = _moment(row.get("expires_at"))
+        waits = row.get("state") in {"awaiting_approval", "pending"}
+        table.add_row(
+            Text(_said(row.get("id")), style="bold"),
+            Text(_said(row.get("operation")) + (" (emergency)" if row.get("emergency") else "")),
+            _names(row.get("subjects")),
+            Text(_said(row.get("requested_by"))),
+            Text(_said(row.get("phase") or row.get("state")).replace("_", " "), style=_SOON if waits else ""),
+            Text(f"{given} of {needed}" if needed else _DASH),
+            Text(f"in {_short(ends - now)}" if waits and ends is not None and ends > now else _DASH),
+        )
+    return table
 
 
 def _workloads(workloads: Sequence[Row]) -> Table:

@@ -52,6 +52,8 @@ class RequestPhase(StrEnum):
     FAILED = "Failed"
     ROLLED_BACK = "RolledBack"
     REFUSED = "Refused"
+    REJECTED = "Rejected"
+    """Somebody whose approval was asked for has said no."""
     EXPIRED = "Expired"
 
 
@@ -61,6 +63,7 @@ FINAL: Final = frozenset(
         RequestPhase.FAILED,
         RequestPhase.ROLLED_BACK,
         RequestPhase.REFUSED,
+        RequestPhase.REJECTED,
         RequestPhase.EXPIRED,
     }
 )

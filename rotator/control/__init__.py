@@ -8,6 +8,7 @@ Rules that must stay true here:
 """
 
 from rotator.control.client import ControlClient
+from rotator.control.cluster import ClusterClient
 from rotator.control.requests import (
     AdoptRequest,
     ApproveRequest,
@@ -24,11 +25,16 @@ from rotator.control.requests import (
 )
 from rotator.control.server import ControlServer
 
+Daemon = ControlClient | ClusterClient
+"""A running daemon, whichever way people reach it."""
+
 __all__ = [
     "AdoptRequest",
     "ApproveRequest",
+    "ClusterClient",
     "ControlClient",
     "ControlServer",
+    "Daemon",
     "Operations",
     "Order",
     "PauseRequest",

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from rotator.clock import SystemClock
 from rotator.control.requests import (
@@ -35,6 +35,9 @@ from rotator.errors import Denied, Unavailable
 
 class ControlClient:
     """The daemon, as seen through its control socket. One connection a call; safe from several threads."""
+
+    plans_first: ClassVar[bool] = True
+    """A plan changes nothing and is asked for apart."""
 
     def __init__(self, path: Path, *, timeout: timedelta = timedelta(seconds=30)) -> None:
         """Reach the socket at *path*; *timeout* is for each call as a whole."""

@@ -138,6 +138,10 @@ class Desk:
         """Return where one request stands."""
         return self._view(self._known(request_id))
 
+    def fence(self) -> None:
+        """Raise `InvariantBroken` if this process may not change the world any more (law 14)."""
+        self._engine.recorder.fence()
+
     def knows(self, request_id: str) -> bool:
         """Return whether the journal knows the request *request_id*."""
         return self._requests.request(request_id) is not None

@@ -31,7 +31,7 @@ from rotator.telemetry import LogEvent
 log = structlog.get_logger(__name__)
 
 _TIDY_EVERY: Final = timedelta(hours=1)
-_REFUSES: Final = (ConfigError, Rejected, Denied, InvariantBroken)
+_REFUSES: Final = (ConfigError, Rejected, Denied)
 """What is an answer; everything else is trouble of the moment, and is tried again at the next look."""
 
 
@@ -65,6 +65,7 @@ class Board:
     def look(self) -> None:
         """Take up what is new, count approvals, and write what has changed into every status. Never raises."""
         try:
+            self._desk.fence()
             guarded = self._objects.guarded_since()
             posted = self._objects.requests()
             for each in posted:
@@ -100,6 +101,11 @@ class Board:
             self._bring(posted, order, person, seen)
         except _REFUSES as error:
             # Recorded by the desk, and known to it from now on but for a dry run.
+            seen.ended = RequestPhase.REFUSED, str(error)
+        except InvariantBroken as error:
+            self._desk.fence()
+            # Such as a ticket that looks like a secret: no record of it could be written.
+            self._desk.unreadable(person, posted.uid, str(error))
             seen.ended = RequestPhase.REFUSED, str(error)
         except RotatorError as error:
             seen.trouble = str(error)
@@ -137,6 +143,8 @@ class Board:
                 self._desk.reject(RejectRequest(id=uid, reason=str(reason)), person, kubernetes=approval.uid)
         except _REFUSES as error:
             phase, message = ApprovalPhase.REFUSED, str(error)
+        except InvariantBroken:
+            raise
         except RotatorError as error:
             log.warning(LogEvent.REQUEST_DELAYED, request=approval.uid, error=str(error))
             return
@@ -199,6 +207,8 @@ class Board:
                 }
             case RequestState.ACCEPTED:
                 return {**self._rotations(row), "approvalsGiven": row["approvals_given"]}
+            case RequestState.REJECTED:
+                return {"phase": RequestPhase.REJECTED.value, "message": row["outcome"]}
             case RequestState.EXPIRED:
                 return {"phase": RequestPhase.EXPIRED.value, "message": row["outcome"]}
             case RequestState.BEGUN:
@@ -242,6 +252,8 @@ class Board:
         }
 
     def _show(self, posted: PostedObject, status: Mapping[str, Any], *, approval: bool = False) -> None:
+        # Who has lost the lease says nothing any more: what was true then may not be (law 14).
+        self._desk.fence()
         try:
             self._objects.show(posted, status, approval=approval)
         except Conflict as error:

@@ -43,6 +43,8 @@ class FakeOperations:
     steps: list[Mapping[str, Any]] = field(default_factory=list)
     """What `progress` says, one look after the other; the last one stays."""
     waiting_on: list[str] = field(default_factory=list)
+    waits: Mapping[str, Any] | None = None
+    """The request that waits for somebody's word, where there is one."""
     refused: list[Mapping[str, Any]] = field(default_factory=list)
     standing: list[Mapping[str, Any]] = field(default_factory=list)
     """What `request` says, one look after the other; the last one stays."""
@@ -74,14 +76,15 @@ class FakeOperations:
     def rotate(self, request: RotateRequest, person: Person) -> Mapping[str, Any]:
         """Open one rotation for each subject."""
         self._note(request, person)
-        names: Sequence[str] = [] if request.dry_run or self.refused else request.subjects or ("everything",)
+        idle = request.dry_run or self.refused or self.waits is not None
+        names: Sequence[str] = [] if idle else request.subjects or ("everything",)
         opened = [{"id": f"r-{each}", "subject": each, "kind": "certificate"} for each in names]
-        return {"plan": PLAN, "rotations": opened, "refused": self.refused, "waiting_on": self.waiting_on}
+        return {"plan": PLAN, "rotations": opened, "refused": self.refused} | self._waiting()
 
     def pause(self, request: PauseRequest, person: Person) -> Mapping[str, Any]:
         """Repeat what was asked."""
         self._note(request, person)
-        return {"subject": request.subject, "paused_until": moment_text(request.until)}
+        return {"subject": request.subject, "paused_until": moment_text(request.until)} | self._waiting()
 
     def resume(self, subject: SubjectName, person: Person) -> Mapping[str, Any]:
         """Repeat what was asked."""
@@ -126,6 +129,9 @@ class FakeOperations:
     def denied(self, operation: str, person: Person, right: Right) -> None:
         """Keep it."""
         self.denials.append((operation, person.name, right))
+
+    def _waiting(self) -> dict[str, Any]:
+        return {"waiting_on": self.waiting_on} | ({"request": self.waits} if self.waits is not None else {})
 
     def _note(self, request: object, person: Person) -> None:
         self.asked.append((request, person))

@@ -123,6 +123,14 @@ class PeopleWorld:
             query={"fieldValidation": "Strict"},
         )
 
+    def refused(self, method: str, path: str, body: JSON, *, token: str) -> int:
+        """Return the status with which the API server refuses a call; 0 if it does not."""
+        try:
+            self.cluster.call(method, path, body, token=token)
+        except Refused as refused:
+            return refused.status
+        return 0
+
     def request(self, made: JSON) -> JSON:
         """Return the request *made* as it stands now."""
         return self.cluster.call("GET", requests_path(self.namespace, made["metadata"]["name"]))
