@@ -28,7 +28,7 @@ from rotator.bootstrap.airflow import airflow_api, airflow_part, drainer_by_api
 from rotator.bootstrap.meshes import mesh_target
 from rotator.bootstrap.sessions import Sessions
 from rotator.cluster.objects import ObjectAPI
-from rotator.core.model import SubjectName, TrustDomainName
+from rotator.core.model import Serial, SubjectName, TrustDomainName
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, WorkloadTarget
 from rotator.errors import ConfigError
 from rotator.ports import Clock, Drainer, LeafStore, PauseBook, Probe
@@ -195,7 +195,13 @@ def workload_target(
         return WorkloadTarget(
             name=SubjectName(name),
             policy=rollout_policy(workload),
-            workloads=Pods(cluster(), place, workload=SubjectName(name), uncertainty=uncertainty),
+            workloads=Pods(
+                cluster(),
+                place,
+                workload=SubjectName(name),
+                uncertainty=uncertainty,
+                shown_at=_shown_at(workload, clock),
+            ),
             drainer=_drainer(settings, name, clock, pauses),
             part=airflow_part(workload),
             ready_within=workload.start_timeout,
@@ -234,6 +240,20 @@ def workload_target(
         ready_within=workload.start_timeout,
         keep_running=all(isinstance(each, CommandMember) for each in members),
     )
+
+
+def _shown_at(workload: Workload, clock: Clock) -> Callable[[str], Serial | None] | None:
+    """Return how a pod of *workload* is asked for the certificate that it serves, None if it is not."""
+    serves = workload.in_cluster.serves if workload.in_cluster is not None else None
+    if serves is None:
+        return None
+
+    def shown(address: str) -> Serial | None:
+        host = f"[{address}]" if ":" in address else address
+        place = f"{host}:{serves.port}"
+        return TLSProbe(place, clock=clock, server_name=serves.server_name, timeout=serves.timeout).look().serial
+
+    return shown
 
 
 def workload_place(workload: Workload) -> WorkloadPlace | None:

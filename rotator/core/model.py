@@ -242,6 +242,8 @@ class Member:
     """Its host name as it knows it itself; empty where that is this machine's."""
     address: str = ""
     """Where it can be reached by itself (a pod's IP); empty if that is not known."""
+    shows: Serial | None = None
+    """Serial of the leaf that it was seen to serve by itself, empty if it did not answer; None where nobody looks."""
     detail: str = ""
     """Why it is not ready, or why its work cannot be seen, in words for people; empty if all is well."""
 

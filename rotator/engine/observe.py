@@ -98,7 +98,8 @@ def leaf_proof(seen: Observation) -> Proof:
     Return whether the newest published leaf is in use at every consumer.
 
     Every probe that can see a serial must show it, and every member must be ready and have started after it was
-    published. Where neither exists, reading the publication back is all there is.
+    published, and serve it where it is asked by itself. Where neither exists, reading the publication back is all
+    there is.
     """
     publication = newest(seen)
     if publication is None or publication.leaf is None:
@@ -115,7 +116,10 @@ def leaf_proof(seen: Observation) -> Proof:
             by.append(served.probe)
     since = stale_before(seen)
     for member in seen.members:
-        if _is_fresh(member, since):
+        if member.shows is not None and member.shows != serial:
+            shown = f"serves {member.shows[:12]}" if member.shows else "no answer"
+            waiting.append(f"{member.workload}/{member.name} ({shown})")
+        elif _is_fresh(member, since):
             by.append(f"{member.workload}/{member.name} {member.identity}".strip())
         else:
             waiting.append(f"{member.workload}/{member.name}")

@@ -14,20 +14,20 @@ Rules that must stay true here:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from rotator.core import rollout
-from rotator.core.model import Member, Observation, SubjectName
+from rotator.core.model import Member, Observation, Serial, SubjectName
 from rotator.core.order import Part, Standing, held_by_others
 from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember, Wait, sentence
 from rotator.core.tasks import WorkerRun
 from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
 from rotator.engine.locks import Locks
-from rotator.engine.observe import observe_workload, stale_before
+from rotator.engine.observe import newest, observe_workload, stale_before
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_steps import RollSteps
 from rotator.engine.targets import Fleet, WorkloadTarget
@@ -122,6 +122,7 @@ class RollReconciler:
         if since is None or not has_work:
             self._begun.pop(target.name, None)
             return Look(at=self._clock.now() + IDLE_LOOK)
+        members = _proven(members, since, frozenset(_serials(seen)))
         now = self._clock.now()
         begun = self.begun(target.name, rotations)
         decision = rollout.decide(
@@ -257,3 +258,21 @@ class RollReconciler:
         stopped = any(not each.running for each in members) and (target.keep_running or bool(rotations))
         stale = any(each.started_at is not None and rollout.is_stale(each, since) for each in members)
         return stopped or stale or any(each.draining for each in members) or bool(rotations)
+
+
+def _serials(seen: Iterable[Observation]) -> Iterator[Serial]:
+    """Yield the serials that are published now."""
+    for each in seen:
+        publication = newest(each)
+        if publication is not None and publication.leaf is not None:
+            yield publication.leaf.serial
+
+
+def _proven(members: tuple[Member, ...], since: datetime, published: frozenset[Serial]) -> tuple[Member, ...]:
+    """Return *members*, those as not ready that started on the new material and do not serve it."""
+    return tuple(
+        replace(each, ready=False, detail="it does not serve what was published")
+        if each.ready and each.shows is not None and each.shows not in published and not rollout.is_stale(each, since)
+        else each
+        for each in members
+    )

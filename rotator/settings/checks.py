@@ -371,6 +371,13 @@ def _in_cluster(settings: Settings, document: Document, name: str, key: str, own
     found = workload.in_cluster
     if found is None:
         return
+    loaded = [subject for subject, each in settings.certificates.items() if name in each.rolls]
+    if found.serves is not None and len(loaded) > 1:
+        document.refuse(
+            (*place, key, "serves"),
+            f"found it on a workload that {' and '.join(loaded)} roll; allowed where one certificate does, because a "
+            "port serves one; do prove the others by probes of their own",
+        )
     whole = f"{found.namespace}/{found.name}"
     if whole in owners:
         document.refuse(

@@ -20,6 +20,7 @@ from rotator.settings.airflow import PartOfAirflow
 from rotator.settings.keys import Keys, OneOf
 from rotator.settings.values import (
     AbsolutePath,
+    DNSName,
     KubernetesName,
     KubernetesObjectName,
     Name,
@@ -58,6 +59,17 @@ class ProcessSettings(Keys):
     """Queues this one consumes, where they differ from the drain's."""
 
 
+class PodsServe(Keys):
+    """A TLS port of each pod, asked by the pod's IP for the certificate that it serves."""
+
+    port: int = Field(ge=1, le=65535, strict=True)
+    """The port."""
+    server_name: DNSName | None = None
+    """Server name to ask for; none if not given."""
+    timeout: PositiveDuration = 2 * _SECOND
+    """Of one handshake."""
+
+
 class ClusterWorkload(Keys):
     """A workload in the Kubernetes cluster that rotator works in; its pods are evicted, its controller makes others."""
 
@@ -67,6 +79,8 @@ class ClusterWorkload(Keys):
     """Its name."""
     deadline: PositiveDuration = _HOUR
     """Time for replacing all pods, one wave after the other; counts against every leaf's life."""
+    serves: PodsServe | None = None
+    """Where each pod is seen to serve the certificate; without it, a start after the publication is the proof."""
 
 
 class StatefulSetWorkload(ClusterWorkload):

@@ -51,6 +51,16 @@ class Rolled:
         self.pods.evictions = 0
         self.pods.fewest_ready = replicas
 
+        self.loads = True
+
+    def shown_at_start(self, uid: str) -> None:
+        """Let the pod *uid* serve what is published now."""
+        publication = self.world.consumers[SERVICE].store.read()
+        assert publication is not None
+        assert publication.leaf is not None
+        assert self.pods.shown is not None
+        self.pods.shown[uid] = publication.leaf.serial
+
     def ask(self) -> None:
         """Let somebody want a new certificate now."""
         self.world.ask(SERVICE, SubjectKind.CERTIFICATE)
@@ -154,6 +164,18 @@ def test_law_17_one_that_takes_no_work_already_goes_first(rolled: Rolled) -> Non
     assert 3 == rolled.pods.evictions
 
 
+def test_law_17_a_pod_that_is_never_made_stops_the_roll(rolled: Rolled) -> None:
+    """Nobody else goes while its controller can make none, and people are told; once it can, the roll goes on."""
+    rolled.pods.none_are_made = True
+    rolled.ask()
+    rolled.until_evicted(1)
+    rolled.world.run(until=lambda: "the roll is stopped" in rolled.why(), span=10 * MINUTE)
+    assert 1 == rolled.pods.evictions
+    rolled.pods.none_are_made = False
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
+
+
 def test_law_13_a_restart_in_the_middle_goes_on(rolled: Rolled) -> None:
     """Whoever is fresh stays; nobody goes twice."""
     before = rolled.identities()
@@ -188,6 +210,26 @@ def test_what_somebody_else_rolls_out_is_waited_for(rolled: Rolled) -> None:
     rolled.world.run(span=MINUTE)
     assert 0 == rolled.pods.evictions
     rolled.pods.held_by = None
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
+
+
+def test_law_16_a_pod_that_serves_something_else_has_not_loaded_it(rolled: Rolled) -> None:
+    """Ready is not enough where pods are asked: nobody else goes until the first serves what is published."""
+    rolled.pods.shown = {}
+    rolled.pods.on_start = lambda uid: rolled.shown_at_start(uid) if rolled.loads else None
+    rolled.loads = False
+    rolled.ask()
+    rolled.until_evicted(1)
+    rolled.world.run(span=MINUTE)
+    assert 1 == rolled.pods.evictions
+    assert not rolled.world.settled()
+    view = rolled.world.engine.leaves.view(SERVICE)
+    assert view is not None
+    assert any("no answer" in each for each in view.proof.waiting_on)
+    rolled.loads = True
+    for each in rolled.identities():
+        rolled.shown_at_start(each)
     rolled.finish()
     assert 3 == rolled.pods.evictions
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rotator.adapters.kubernetes.workloads import Kind
-from rotator.core.model import Member, SubjectName
+from rotator.core.model import Member, Serial, SubjectName
 from rotator.errors import Conflict, NotYet, Rejected
 from rotator.ports import Clock
 from tests.fakes.faults import Faults
@@ -63,7 +63,11 @@ class FakePods:
         self.ready_after = timedelta()
         self.grace = timedelta()
         self.next_are_sick = False
+        self.none_are_made = False
+        """The controller can make no pods: a quota, an admission policy."""
         self.held_by: str | None = None
+        self.shown: dict[str, str] | None = None
+        """By UID, what each pod is seen to serve; None: nobody looks."""
         self.evictions = 0
         self.fewest_ready: int | None = None
         """How few took work at any look, from when it is set."""
@@ -148,6 +152,8 @@ class FakePods:
             self.fewest_ready = min(self.fewest_ready, sum(map(self._is_ready, self._pods)))
 
     def _make(self, name: str) -> None:
+        if self.none_are_made:
+            return
         now = self.clock.now()
         uid = f"uid-{next(self._numbers)}"
         ready_at = None if self.next_are_sick else now + self.ready_after
@@ -158,11 +164,14 @@ class FakePods:
         pods = self._pods
         if self.kind is Kind.STATEFULSET:
             ordered = sorted(pods, key=lambda pod: -int(pod.name.rpartition("-")[2]))
-            return [self._member(pod, spare=int(pod.name.rpartition("-")[2]) >= self.replicas) for pod in ordered]
+            found = [self._member(pod, spare=int(pod.name.rpartition("-")[2]) >= self.replicas) for pod in ordered]
+            missing = {f"{self.name}-{number}" for number in range(self.replicas)} - {each.name for each in found}
+            return [*found, *map(self._to_come, sorted(missing))]
         staying = [each for each in pods if each.gone_at is None]
         ending = [each for each in pods if each.gone_at is not None]
         return [
             *(self._member(pod, spare=False) for pod in staying),
+            *(self._to_come(f"{self.name} (pod {number} to come)") for number in range(len(staying), self.replicas)),
             *(self._member(pod, spare=True) for pod in ending),
         ]
 
@@ -180,7 +189,11 @@ class FakePods:
             spare=spare,
             uncertainty=self.uncertainty,
             host=pod.name,
+            shows=None if self.shown is None or not ready else Serial(self.shown.get(pod.uid, "")),
         )
+
+    def _to_come(self, name: str) -> Member:
+        return Member(workload=self.workload, name=name, running=False, ready=False, started_at=None)
 
     def _is_ready(self, pod: FakePod) -> bool:
         return pod.gone_at is None and pod.ready_at is not None and self.clock.now() >= pod.ready_at

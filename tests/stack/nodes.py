@@ -114,7 +114,7 @@ class Nodes:
             self.cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
         for server, url in self._healthy.items():
             server.start(ready=partial(_answers, url, self.cluster.ca_file), within=PATIENCE)
-        self.until(lambda: all(_is_ready(self._node(name)) for name in NODES), "the nodes to be ready")
+        self.until(lambda: all(is_ready(self._node(name)) for name in NODES), "the nodes to be ready")
         self.until(lambda: self.has_account("default"), "the first ServiceAccount")
 
     def stop(self) -> None:
@@ -164,7 +164,7 @@ class Nodes:
 
         def settled() -> bool:
             pods = self.pods(namespace, selector)
-            return count == len(pods) and all(_is_ready(pod) and not is_ending(pod) for pod in pods)
+            return count == len(pods) and all(is_ready(pod) and not is_ending(pod) for pod in pods)
 
         self.until(settled, f"{count} ready pods in {namespace}")
         return self.pods(namespace, selector)
@@ -303,7 +303,7 @@ def _answers(url: str, ca_file: Path) -> bool:
         return False
 
 
-def _is_ready(document: JSON) -> bool:
+def is_ready(document: JSON) -> bool:
     """Return whether a node or a pod has the condition Ready."""
     conditions = document.get("status", {}).get("conditions", ())
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

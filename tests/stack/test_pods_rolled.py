@@ -9,6 +9,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,14 +23,14 @@ from rotator.cluster.rbac import Account
 from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import Event, EventType
 from rotator.embedded.openbao import OpenBaoServer
-from rotator.embedded.process import wait_until
+from rotator.embedded.process import LOOPBACK, ServerProcess, free_port, listening, wait_until
 from rotator.evidence.ledger import records
 from rotator.settings import load
 from rotator.store.sql import SQLStore
 from tests.e2e.installation import DaemonInstallation
 from tests.fixtures_openbao import new_domain
 from tests.stack.cluster import Refused
-from tests.stack.nodes import ENDS, PLAYS, Nodes, budget, pod_ids, workload
+from tests.stack.nodes import ENDS, IP, PLAYS, Nodes, budget, is_ready, pod_ids, workload
 
 pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(600)]
 
@@ -92,11 +93,19 @@ class Farm:
 
     def begin(self, **annotations: str) -> None:
         """Publish the first certificate, and then start the pods that mount it."""
+        self.publish()
+        self.plant(**annotations)
+
+    def publish(self) -> None:
+        """Start the daemon, and wait for the first certificate."""
         self.daemon.start()
         self.daemon.wait_settled()
         # A pod that is made within the clocks' allowed difference of the publication would be replaced once more.
         published = datetime.now(UTC)
         self.until(lambda: datetime.now(UTC) - published > CLOCKS, "the clocks' difference to pass")
+
+    def plant(self, **annotations: str) -> None:
+        """Start the pods, and wait until they are seen to use it."""
         for kind, name in (("StatefulSet", "worker"), ("Deployment", "web")):
             self.nodes.cluster.apply(
                 workload(
@@ -129,10 +138,25 @@ class Farm:
             member["identity"] for each in status.get("workloads", ()) for member in each["members"] if member["ready"]
         )
 
+    def material(self) -> dict[str, bytes]:
+        """Return what the Secret holds, as a pod that starts now mounts it."""
+        path = f"/api/v1/namespaces/{self.namespace}/secrets/service-tls"
+        return {key: base64.b64decode(value) for key, value in self.nodes.cluster.call("GET", path)["data"].items()}
+
     def stopped(self) -> set[str]:
         """Return the workloads whose roll is stopped, as the daemon's status shows it."""
         status = self.daemon.status() or {}
         return {each["name"] for each in status.get("workloads", ()) if "the roll is stopped" in each["why"]}
+
+    def coming(self, workload_name: str) -> set[str]:
+        """Return whom the roll of a workload waits for to take work."""
+        status = self.daemon.status() or {}
+        rows = [each for each in status.get("workloads", ()) if each["name"] == workload_name]
+        return {name for each in rows if each["why"] == "to take work" for name in each["waiting_on"]}
+
+    def names(self) -> set[str]:
+        """Return the names of the pods that are ready now."""
+        return {pod["metadata"]["name"] for pod in self.nodes.pods(self.namespace) if is_ready(pod)}
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until *condition* holds."""
@@ -226,6 +250,39 @@ def test_an_unhealthy_pod_stops_the_roll_until_it_is_mended(farm: Farm) -> None:
     farm.settle()
     assert not before & farm.pods()
     assert 2 * SIZE == len(farm.evictions()) - evicted
+
+
+def test_nobody_else_goes_before_the_first_serves_the_new_certificate(farm: Farm, tmp_path: Path) -> None:
+    """Asked by their IP, pods that are new and ready still count as coming while another certificate is seen there."""
+    port = free_port()
+    farm.daemon.document["workloads"]["web"]["deployment"]["serves"] = {"port": port}
+    farm.daemon.write()
+    words = ("openssl", "s_server", "-quiet", "-accept", f"{LOOPBACK}:{port}", "-cert", "tls.crt", "-key", "tls.key")
+    server = ServerProcess("openssl", words, log=tmp_path / "openssl.log", cwd=tmp_path)
+
+    def serve() -> None:
+        """Let every pod of the Deployment serve what is published now: they all have one address."""
+        server.stop()
+        for name, content in farm.material().items():
+            (tmp_path / name).write_bytes(content)
+        server.start(ready=lambda: listening(port))
+
+    with server:
+        farm.publish()
+        serve()
+        farm.plant(**{IP: LOOPBACK})
+        before, evicted = farm.pods(), len(farm.evictions())
+        farm.daemon.rotate(CERTIFICATE)
+        farm.until(lambda: farm.coming("web") & farm.names() != set(), "the first new pod to be asked")
+        farm.nodes.until_ready(farm.namespace, SIZE, "app=web")
+        farm.until(lambda: SIZE + 1 == len(farm.evictions()) - evicted, "every worker and one web server to go")
+        farm.nodes.until_ready(farm.namespace, SIZE, "app=worker")
+        assert SIZE - 1 == len(before & farm.pods())
+        assert 1 == len([name for name in farm.evictions()[evicted:] if name.startswith("web-")])
+        serve()
+        farm.settle()
+        assert not before & farm.pods()
+        assert 2 * SIZE == len(farm.evictions()) - evicted
 
 
 def _eviction(pod: dict[str, Any]) -> dict[str, Any]:

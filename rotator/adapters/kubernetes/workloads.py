@@ -14,7 +14,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -22,7 +22,7 @@ from typing import Final
 
 from rotator.cluster.objects import JSON, ObjectAPI
 from rotator.cluster.paths import path_of
-from rotator.core.model import Member, SubjectName
+from rotator.core.model import Member, Serial, SubjectName
 from rotator.errors import Rejected
 
 _APPS: Final = "apps/v1"
@@ -73,13 +73,26 @@ class Pods:
     """`rotator.ports.Workloads` for one StatefulSet or Deployment."""
 
     def __init__(
-        self, api: ObjectAPI, place: WorkloadPlace, *, workload: SubjectName, uncertainty: timedelta = timedelta()
+        self,
+        api: ObjectAPI,
+        place: WorkloadPlace,
+        *,
+        workload: SubjectName,
+        uncertainty: timedelta = timedelta(),
+        shown_at: Callable[[str], Serial | None] | None = None,
     ) -> None:
         """
         Describe the workload without calling anything.
 
-        *uncertainty* is the allowed clock difference between here and the API server, which dates pods.
+        Args:
+            api: The cluster.
+            place: Where it is.
+            workload: Its name in the configuration.
+            uncertainty: The allowed clock difference between here and the API server, which dates pods.
+            shown_at: Asks the pod at an address for the serial of the leaf that it serves, None if it does not answer;
+                must be bounded in time. None: nobody asks.
         """
+        self._shown_at = shown_at
         self._api = api
         self._place = place
         self._workload = workload
@@ -153,6 +166,7 @@ class Pods:
     def _member(self, pod: JSON, *, spare: bool) -> Member:
         metadata, status = pod["metadata"], pod.get("status", {})
         ending = _is_ending(pod)
+        address = status.get("podIP", "")
         ready = not ending and _condition(pod, "Ready").get("status") == "True"
         return Member(
             workload=self._workload,
@@ -166,7 +180,8 @@ class Pods:
             spare=spare,
             uncertainty=self._uncertainty,
             host=pod["spec"].get("hostname") or metadata["name"],
-            address=status.get("podIP", ""),
+            address=address,
+            shows=(self._shown_at(address) or Serial("")) if self._shown_at is not None and ready and address else None,
         )
 
     def _to_come(self, name: str) -> Member:
