@@ -195,13 +195,13 @@ class AirflowInstallation(DaemonInstallation):
 
         wait_until(found, within=PATIENCE, what=f"{type_} {result}", every=timedelta(milliseconds=50))
 
-    def wait_record(self, *, known: int) -> None:
-        """Wait until the ledger grows, or the rotation has ended beyond its first *known* events."""
+    def wait_records(self, count: int, *, known: int) -> None:
+        """Wait until the ledger grows by *count*, or the rotation has ended beyond its first *known* events."""
         here = len(self.events())
         wait_until(
-            lambda: len(self.events()) > here or self.done_since(known),
+            lambda: len(self.events()) >= here + count or self.done_since(known),
             within=PATIENCE,
-            what="the next record",
+            what="the next records",
             every=timedelta(milliseconds=20),
         )
 

@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Iterator
 
 from rotator.bootstrap import Sessions
+from rotator.doctor.airflow import airflow_findings
 from rotator.doctor.cluster import cluster_findings
 from rotator.doctor.findings import Finding, Grade
 from rotator.doctor.issuers import issuer_findings
@@ -33,5 +34,6 @@ def examine(settings: Settings, *, clock: Clock) -> Iterator[Finding]:
         yield from mesh_findings(settings, sessions, clock)
         yield from cluster_findings(settings)
         yield from issuer_findings(settings, sessions, clock)
+        yield from airflow_findings(settings, sessions, clock)
         yield from place_findings(settings, sessions, clock)
         yield from machine_findings(settings)

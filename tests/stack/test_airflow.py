@@ -120,8 +120,9 @@ def test_control_a_plain_restart_kills_tasks(installation: AirflowInstallation) 
     airflow.give_up("python_load", runs)
 
 
-def test_law_13_the_daemon_is_killed_at_every_step_of_a_roll(installation: AirflowInstallation) -> None:
-    """Killed after each record of a roll and started again, it completes, and no worker is left without its queues."""
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.soak)])
+def test_law_13_the_daemon_is_killed_at_steps_of_a_roll(installation: AirflowInstallation, every: int) -> None:
+    """Killed after every so many records of a roll, it comes back and completes; no worker is left without queues."""
     airflow = installation.airflow
     before = installation.identities()
     with Load(airflow, longest=8) as load:
@@ -130,7 +131,7 @@ def test_law_13_the_daemon_is_killed_at_every_step_of_a_roll(installation: Airfl
         installation.rotate(CERTIFICATE)
         steps = 0
         while not installation.done_since(known):
-            installation.wait_record(known=known)
+            installation.wait_records(every, known=known)
             installation.daemon.kill()
             steps += 1
             installation.start()
@@ -141,7 +142,7 @@ def test_law_13_the_daemon_is_killed_at_every_step_of_a_roll(installation: Airfl
     assert ([], [], []) == (account.on_kill, account.cut_off, account.not_first_try)
     assert account.given == account.succeeded
     assert all(before[name] != after[name] for name in before)
-    assert steps >= 6
+    assert steps * every >= 6
     print(f"killed {steps} times in one roll; {account.given} tasks")  # noqa: T201 -- for README
 
 
@@ -206,3 +207,75 @@ def test_who_ran_is_what_was_really_run(installation: AirflowInstallation) -> No
                 each["person_name"], each["triggered_by"], each["state"], each["try"],
             )  # fmt: skip
     assert b"bob" not in b"".join(installation.raw_ledger())
+
+
+# --- soak -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_soak_ten_rolls_of_three_workers(openbao: OpenBaoServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tasks of up to two minutes arrive all the time; in ten rolls none is killed, none repeated."""
+    with (
+        running_airflow(tmp_path_factory.mktemp("airflow"), workers=3) as parts,
+        AirflowInstallation(tmp_path_factory.mktemp("rotator"), openbao, *parts) as installation,
+    ):
+        airflow, taken = installation.airflow, []
+        with Load(airflow, longest=120, every=3) as load, Watch(installation) as watch:
+            airflow.wait_for(*load.first(), "begun")
+            for _ in range(10):
+                before, began = installation.identities(), datetime.now(UTC)
+                installation.rotate(CERTIFICATE)
+                installation.wait_rolled()
+                taken.append((datetime.now(UTC) - began).total_seconds())
+                after = installation.identities()
+                assert all(before[name] != after[name] for name in before)
+        airflow.wait_finished()
+        account = Account(airflow, load.given)
+        assert ([], [], []) == (account.on_kill, account.cut_off, account.not_first_try)
+        assert account.given == account.succeeded
+        assert min(watch.fewest.values()) >= 1
+        shown = ", ".join(f"{each:.0f}" for each in taken)
+        print(f"{account.given} tasks of up to 120 s in ten rolls of three workers: all succeeded; seconds {shown}")  # noqa: T201 -- the soak prints
+
+
+@pytest.fixture
+def alone(installation: AirflowInstallation) -> Iterator[tuple[Airflow, ValkeyServer]]:
+    """Give the Airflow without the rotator that all other tests share: two would undo each other's drains."""
+    installation.daemon.stop()
+    yield installation.airflow, installation.valkey
+    installation.start()
+    installation.wait_rolled()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("then", ["wait", "skip", "force"])
+def test_soak_a_task_that_does_not_end(
+    alone: tuple[Airflow, ValkeyServer], openbao: OpenBaoServer, tmp_path: Path, then: str
+) -> None:
+    """At the drain deadline the written choice decides: it goes on waiting, gives the work back, or kills."""
+    airflow = alone[0]
+    drain = {"deadline": "20s", "then": then}
+    with AirflowInstallation(tmp_path, openbao, *alone, drain=drain, workload={"stop_timeout": "3s"}) as installation:
+        before = installation.identities()
+        run = airflow.give("python_load", 90)
+        host = airflow.wait_for("python_load", run, "begun")["host"]
+        known = len(installation.events())
+        installation.rotate(CERTIFICATE)
+        if then == "force":
+            wait_until(lambda: installation.identities()[host] != before[host], within=PATIENCE, what="the kill")
+            opened = [each for each in installation.events()[known:] if each.type is EventType.EXCEPTION_OPENED]
+            assert ["forced"] == [each.result for each in opened]
+            assert "force" in str(opened[0].detail["decided_by"])
+            airflow.give_up("python_load", [run])
+            return
+        if then == "skip":
+            installation.wait_event("drained", "deferred", known=known)
+            assert before[host] == installation.identities()[host]
+        airflow.wait_for("python_load", run, "ended")
+        airflow.wait_finished()
+        account = Account(airflow, [("python_load", run)])
+        assert ([], [], 1) == (account.on_kill, account.cut_off, account.succeeded)
+        if then == "wait":
+            installation.wait_rolled()
+            assert before[host] != installation.identities()[host]
