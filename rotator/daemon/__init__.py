@@ -86,6 +86,8 @@ class Daemon:
         self._told = told or threading.Event()
         self._reload = threading.Event()
         self._seen_file = _fingerprint(settings_path)
+        self._refused = ""
+        """Why the lease was not taken at the last look."""
         self.life = Life(wired=wired)
         self._parts = parts(self.life)
         self._always = Services(self._parts.always)
@@ -124,10 +126,10 @@ class Daemon:
         except (AdapterError, JournalError) as error:
             if self._wired.stands_by is None:
                 raise
-            if isinstance(error, Conflict):
-                log.debug(LogEvent.STANDING_BY, leader=self.life.leader())
-            else:
+            if str(error) != self._refused and not isinstance(error, Conflict):
+                # Once, not at every look: an API server may be away for long.
                 log.warning(LogEvent.STANDING_BY, error=str(error))
+            self._refused = str(error)
             return False
         log.info(LogEvent.LEASE_ACQUIRED)
         return True

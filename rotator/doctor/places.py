@@ -37,11 +37,14 @@ def place_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Iter
 
 
 def _certificate(about: str, settings: Settings, name: str, sessions: Sessions, clock: Clock) -> Iterator[Finding]:
-    target = certificate_target(settings, name, clock, partial(sessions.cluster, settings))
-    for place, store in zip(settings.certificates[name].publish, target.stores, strict=True):
+    places = settings.certificates[name].publish
+    for place in places:
+        # Before the rest: an owner that is not there would keep the stores from being made.
         if place.directory is not None:
             yield from writable(about, place.directory.path)
-        else:
+    target = certificate_target(settings, name, clock, partial(sessions.cluster, settings))
+    for place, store in zip(places, target.stores, strict=True):
+        if place.directory is None:
             yield from attempted(about, partial(_in_cluster, about, store), otherwise="see who made it, and mend it")
     for probe in target.probes:
         served = probe.look()
