@@ -74,6 +74,8 @@ _FOOTER: Final = (
     'The same as JSON: <a href="/api/v1/status">/api/v1/status</a>.</footer>'
 )
 
+_NOBODY: Final = '<span class="soft">none</span>'
+
 _WHOLE: Final = 100
 """A life in the units of its bar."""
 
@@ -99,6 +101,7 @@ def status_page(status: Mapping[str, Any], *, now: datetime, health: Health, env
         _subjects("Trust domains", domains, now),
         _subjects("Certificates", certificates, now),
         _workloads(status.get("workloads", ())),
+        _watched(status.get("watched", ()), now),
         _FOOTER,
     ]
     return (
@@ -258,6 +261,23 @@ def _workloads(rows: Sequence[Row]) -> str:
     return (
         '<h2>Workloads</h2><div class="table"><table><thead><tr><th>Name</th><th>Members</th><th>Waits for</th></tr>'
         f"</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _watched(rows: Sequence[Row], now: datetime) -> str:
+    """Return what is watched without being managed, what ends first on top."""
+    if not rows:
+        return ""
+    ordered = sorted(rows, key=lambda row: (not row.get("problem"), str(row.get("not_after") or "")))
+    body = "".join(
+        f'<tr><td class="name">{escape(str(each.get("name", "")))}<br><code>{escape(str(each.get("place", "")))}</code>'
+        f'</td><td class="life">{_life(each, now)}</td><td>{escape(str(each.get("count", "")))}</td>'
+        f"<td>{_pill(str(each['problem']), 'warn') if each.get('problem') else _NOBODY}</td></tr>"
+        for each in ordered[:MOST_ROWS]
+    )
+    return (
+        '<h2>Watched, not managed</h2><div class="table"><table><thead><tr><th>Name</th><th>Ends first</th>'
+        f"<th>Certificates</th><th>Trouble</th></tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
