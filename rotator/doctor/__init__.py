@@ -22,6 +22,7 @@ from rotator.doctor.issuers import issuer_findings
 from rotator.doctor.machine import machine_findings
 from rotator.doctor.meshes import mesh_findings
 from rotator.doctor.places import place_findings
+from rotator.doctor.service import service_findings
 from rotator.ports import Clock
 from rotator.settings import Settings
 
@@ -37,3 +38,4 @@ def examine(settings: Settings, *, clock: Clock) -> Iterator[Finding]:
         yield from airflow_findings(settings, sessions, clock)
         yield from place_findings(settings, sessions, clock)
         yield from machine_findings(settings)
+        yield from service_findings(settings)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from rotator.daemon.life import Role
+from rotator.doctor import Grade
+from rotator.doctor.service import service_findings
 from rotator.errors import JournalError
 from rotator.evidence.verify import verify
 from rotator.settings.service import Readers
@@ -21,7 +23,7 @@ from rotator.web.listener import Listener
 from rotator.web.metrics import Metrics, Tallies
 from rotator.web.tiles import log_file
 from tests.web.callers import Answer, ask
-from tests.web.house import House
+from tests.web.house import House, settings_of
 from tests.web.test_gate import KnowsPeople
 
 OPEN = ("/healthz", "/readyz", "/metrics")
@@ -301,3 +303,19 @@ def test_requests_are_counted_by_route_and_code(house: House) -> None:
         'rotator_http_requests_total{code="401",route="/log/{path:path}"} 2.0',
         'rotator_http_requests_total{code="404",route="none"} 2.0',
     ]
+
+
+# --- the doctor ------------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_asks_the_service_how_it_is(house: House, tmp_path: Path) -> None:
+    """Well, live with trouble, not live, and nobody there: each is a finding of its own grade."""
+    with serving(house) as port:
+        settings = settings_of(tmp_path, {"listen": f"127.0.0.1:{port}"})
+        found = [*service_findings(settings)]
+        house.life.signed.problem = "no space"
+        found += service_findings(settings)
+        house.world.clock.advance(timedelta(hours=1))
+        found += service_findings(settings)
+    found += service_findings(settings)
+    assert [Grade.FINE, Grade.WARNING, Grade.BROKEN, Grade.WARNING] == [each.grade for each in found]
