@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Final
+from typing import Any, Final
 
 from rotator.doctor.findings import Finding, broken, fine, warning
 from rotator.settings import Settings
@@ -49,7 +49,7 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
         yield fine(about, f"the daemon answers at {service.listen} ({said.get('role')})")
 
 
-def _health(service: HTTPService) -> tuple[int, dict[str, object]]:
+def _health(service: HTTPService) -> tuple[int, dict[str, Any]]:
     """Return code and document of ``/healthz``."""
     host, port = service.address
     host, timeout = _EVERYWHERE.get(host, host), _ANSWERS_WITHIN.total_seconds()

@@ -127,18 +127,24 @@ def test_new_connections_see_the_new_one_and_old_ones_go_on(house: House, publis
         assert [200] * 3 == codes
 
 
-def test_no_session_is_resumed_with_an_old_certificate(house: House, publishing: Publishing) -> None:
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_session_is_resumed_with_an_old_certificate(
+    house: House, publishing: Publishing, version: ssl.TLSVersion
+) -> None:
     """A client that offers its last session shakes hands in full, and so sees what is shown now."""
     certificate = served(publishing.store, house.world.clock)
     publishing.publish()
     certificate.look()
     context = trusting_nobody()
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = context.maximum_version = version
     with showing(certificate) as port:
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=context)
         with contextlib.closing(connection):
-            connection.connect()
-            session = connection.sock.session
+            # A ticket of TLS 1.3 comes with the first answer.
+            connection.request("GET", "/first")
+            with connection.getresponse() as answer:
+                session = connection.sock.session
+                answer.read()
         with (
             socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain,
             context.wrap_socket(plain, session=session) as again,
@@ -152,9 +158,13 @@ def test_a_broken_pair_is_refused_and_the_one_before_stays(house: House, publish
     good = publishing.publish()
     certificate.look()
     material = publishing.store.material()
-    _, other_key = pair("other")
+    other_chain, other_key = pair("other")
     with showing(certificate) as port:
-        for broken in (replace(material, key_pem=other_key), replace(material, chain_pem=b"garbage")):
+        for broken in (
+            replace(material, key_pem=other_key),
+            replace(material, chain_pem=other_chain),
+            replace(material, chain_pem=b"garbage"),
+        ):
             publishing.put(broken)
             certificate.look()
             assert (good, True) == (serial_of(shown_by(port)), bool(certificate.problem))
