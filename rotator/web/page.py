@@ -52,7 +52,7 @@ table{border-collapse:collapse;width:100%}
 th{font-size:12.5px;color:var(--soft);font-weight:600;text-align:left;white-space:nowrap}
 th,td{padding:9px 14px;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child td{border-bottom:0}
-td.name{font-weight:600}
+td.name{font-weight:600;min-width:230px}
 code{font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color:var(--soft);overflow-wrap:anywhere}
 .life{min-width:180px}
 svg{display:block;width:100%;height:12px;margin:3px 0 4px}
@@ -130,7 +130,7 @@ def _cards(subjects: Sequence[Row], alerts: Sequence[Row], ledger: Row, now: dat
     moving = sum(1 for each in subjects if each.get("open_rotation"))
     ends = [(at, each) for each in subjects if (at := _moment(each.get("not_after"))) is not None]
     soonest = min(ends, key=lambda pair: pair[0], default=None)
-    next_end = "nothing yet" if soonest is None else _span(soonest[0] - now)
+    next_end = "nothing yet" if soonest is None else "over" if soonest[0] <= now else f"in {_span(soonest[0] - now)}"
     whose = "" if soonest is None else escape(str(soonest[1].get("name", "")))
     signed = _moment(ledger.get("checkpoint_at"))
     said = "not signed yet" if signed is None else f"signed {_span(now - signed)} ago"
