@@ -66,6 +66,8 @@ NOBODY = SubjectName("rotator")
 
 _UNKNOWN = "nobody can be known here, and approval.allow_unattributed does not let that pass"
 _SHORTEST_ID = 6
+_FEW_NAMED = 20
+"""So many refusals stand in a request's outcome; the ledger has each."""
 
 
 class Desk:
@@ -380,7 +382,9 @@ class Desk:
 
     def _ended(self, order: Order, asked: Asked, ids: Sequence[str], refused: Sequence[Mapping[str, Any]]) -> Draft:
         """Return how the request's row is made once everything was done or refused."""
-        outcome = "; ".join(f"{each['subject']}: {each['why']}" for each in refused)
+        outcome = "; ".join(f"{each['subject']}: {each['why']}" for each in refused[:_FEW_NAMED])
+        if len(refused) > _FEW_NAMED:
+            outcome += f"; and {len(refused) - _FEW_NAMED} more"
         # A pause opens nothing and is carried out all the same.
         state = RequestState.REFUSED if refused and not ids else RequestState.ACCEPTED
         return self._draft(order, asked, Stand(state=state, rotations=tuple(ids), outcome=outcome))

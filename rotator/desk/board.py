@@ -30,7 +30,13 @@ from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
 
+_FEW: Final = 5
+"""So many names fit into a message."""
+
 _TIDY_EVERY: Final = timedelta(hours=1)
+MOST_SHOWN: Final = 200
+"""Of a request for a whole fleet a status lists no more: an object has room for about a megabyte."""
+
 _REFUSES: Final = (ConfigError, Rejected, Denied)
 """What is an answer; everything else is trouble of the moment, and is tried again at the next look."""
 
@@ -45,6 +51,8 @@ class _Seen:
     """How a request ended that has no row."""
     trouble: str = ""
     """Why it could not be taken up yet."""
+    over: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Rotations that have ended, which need not be read again."""
 
 
 class Board:
@@ -179,8 +187,10 @@ class Board:
     def _status(self, posted: PostedObject) -> dict[str, Any]:
         seen = self._seen[posted.uid]
         told = {
-            "plan": [{"subject": each["subject"], "what": each["what"]} for each in seen.answer.get("plan", ())],
-            "refused": [dict(each) for each in seen.answer.get("refused", ())],
+            "plan": [
+                {"subject": each["subject"], "what": each["what"]} for each in seen.answer.get("plan", ())[:MOST_SHOWN]
+            ],
+            "refused": [dict(each) for each in seen.answer.get("refused", ())[:MOST_SHOWN]],
             "found": seen.answer.get("found"),
             "interrupts": seen.answer.get("interrupts"),
         }
@@ -206,7 +216,7 @@ class Board:
                     "expiresAt": row["expires_at"],
                 }
             case RequestState.ACCEPTED:
-                return {**self._rotations(row), "approvalsGiven": row["approvals_given"]}
+                return {**self._rotations(row, self._seen[uid].over), "approvalsGiven": row["approvals_given"]}
             case RequestState.REJECTED:
                 return {"phase": RequestPhase.REJECTED.value, "message": row["outcome"]}
             case RequestState.EXPIRED:
@@ -216,18 +226,21 @@ class Board:
             case _:
                 return {"phase": RequestPhase.REFUSED.value, "message": row["outcome"]}
 
-    def _rotations(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return how far the rotations of a request are."""
-        found = [self._desk.progress(each) for each in row["rotations"]]
+    def _rotations(self, row: Mapping[str, Any], over: dict[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return how far the rotations of a request are; those that are *over* are not looked up again."""
+        found = [over.get(each) or self._desk.progress(each) for each in row["rotations"]]
+        over.update({each["id"]: each for each in found if each["state"] != RotationState.OPEN})
         states = {each["state"] for each in found}
         waiting = sorted({name for each in found for name in each["waiting_on"]})
         message = row["outcome"]
         if RotationState.OPEN in states:
             phase = RequestPhase.RUNNING
-            message = f"waits for {', '.join(waiting)}" if waiting else "under way"
+            others = f" and {len(waiting) - _FEW} more" if len(waiting) > _FEW else ""
+            message = f"waits for {', '.join(waiting[:_FEW])}{others}" if waiting else "under way"
         elif states & {RotationState.FAILED, RotationState.REFUSED}:
             phase = RequestPhase.FAILED
-            message = "; ".join(each["outcome"] for each in found if each["outcome"])
+            failed = [each for each in found if each["state"] in {RotationState.FAILED, RotationState.REFUSED}]
+            message = "; ".join(f"{each['subject']}: {each['outcome']}" for each in failed[:_FEW])
         elif RotationState.ROLLED_BACK in states and row["operation"] != Operation.ROLLBACK:
             phase = RequestPhase.ROLLED_BACK
         else:
@@ -247,7 +260,7 @@ class Board:
                     "alert": each["alert"],
                     "outcome": each["outcome"],
                 }
-                for each in found
+                for each in found[:MOST_SHOWN]
             ],
         }
 

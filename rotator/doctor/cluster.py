@@ -15,10 +15,12 @@ from functools import partial
 from typing import Final
 
 from rotator.adapters.kubernetes.lease import holder_of
+from rotator.adapters.kubernetes.requests import PostedRequests
 from rotator.bootstrap.cluster import access
 from rotator.bootstrap.rights import cluster_rights
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
+from rotator.cluster.people import API_VERSION
 from rotator.cluster.rights import Rights
 from rotator.doctor.findings import Finding, attempted, broken, fine, warning
 from rotator.settings import Settings
@@ -34,6 +36,7 @@ def cluster_findings(settings: Settings) -> Iterator[Finding]:
     if settings.cluster is not None:
         check = partial(_rights, settings)
         yield from attempted("cluster", check, otherwise="mend cluster.kubeconfig_file, or run in a pod")
+        yield from attempted("cluster.requests", partial(_requests, settings), otherwise=_MEND)
         if settings.cluster.lease is not None:
             yield from attempted("cluster.lease", partial(_leader, settings), otherwise=_MEND)
 
@@ -51,6 +54,27 @@ def _leader(settings: Settings) -> Iterator[Finding]:
         yield warning("cluster.lease", no_leader, "start a replica; if one runs, its log says why it does not lead")
     else:
         yield fine("cluster.lease", f"{holder} holds the Lease")
+
+
+def _requests(settings: Settings) -> Iterator[Finding]:
+    """Yield whether people can ask by objects, and whether the names in those are worth anything."""
+    about = "cluster.requests"
+    reached = access(settings)
+    with contextlib.closing(ObjectAPI(reached)) as api:
+        if api.get(f"/apis/{API_VERSION}") is None:
+            yield warning(
+                about,
+                "the cluster does not know RotationRequest and RotationApproval, so nobody can ask there",
+                "apply deploy/people/definitions.yaml, or install the chart",
+            )
+        elif PostedRequests(api, reached.namespace).guarded_since() is None:
+            yield warning(
+                about,
+                "no admission policy binds the names in requests to whoever makes them: every request is unattributed",
+                _MEND,
+            )
+        else:
+            yield fine(about, "people can ask, each in their own name alone")
 
 
 def _rights(settings: Settings) -> Iterator[Finding]:

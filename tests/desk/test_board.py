@@ -228,6 +228,18 @@ def test_a_dry_run_answers_with_the_plan(posting: Posting) -> None:
     assert ("Done", True, before) == (status["phase"], len(status["plan"]) > 0, len(posting.world.told()))
 
 
+def test_a_status_has_an_end(posting: Posting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a request for a whole fleet the first rotations are shown; the phase is that of all."""
+    monkeypatch.setattr("rotator.desk.board.MOST_SHOWN", 2)
+    posting.ask("all", subjects=None, everything=True)
+    posting.board.look()
+    status = posting.objects.status("all")
+    assert ("Running", 2, 2) == (status["phase"], len(status["rotations"]), len(status["plan"]))
+    posting.world.run(span=timedelta(hours=4), tick=timedelta(minutes=1), until=posting.world.settled)
+    posting.board.look()
+    assert ("Done", 2) == (posting.phase("all"), len(posting.objects.status("all")["rotations"]))
+
+
 def test_pause_and_resume_by_objects(posting: Posting) -> None:
     """Both are done at once and say so."""
     until = "2030-01-01T03:00:00Z"

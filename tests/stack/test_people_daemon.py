@@ -275,3 +275,10 @@ def test_pause_and_resume_end_at_once(office: Office) -> None:
     row = next(each for each in (office.installation.status() or {})["subjects"] if each["name"] == SERVICE)
     assert row["paused_until"] is not None
     assert 0 == office.run("alice", "resume", SERVICE).returncode
+
+
+def test_the_doctor_says_whether_people_can_ask(office: Office) -> None:
+    """It finds the kinds and the policy as they should be, with rotator's own rights."""
+    found = json.loads(office.installation.run("--json", "doctor").stdout)["findings"]
+    (about,) = [each for each in found if each["about"] == "cluster.requests"]
+    assert ("fine", "people can ask, each in their own name alone") == (about["grade"], about["what"])
