@@ -119,7 +119,7 @@ class DaemonInstallation:
 
     def start(self) -> None:
         """Start the daemon and return once it answers."""
-        self.daemon.start(ready=lambda: self.status() is not None)
+        self.daemon.start(ready=lambda: self.status() is not None, within=PATIENCE)
 
     def client(self) -> ControlClient:
         """Return a client of the daemon's socket."""
