@@ -159,6 +159,15 @@ class AirflowInstallation(DaemonInstallation):
     ) -> None:
         self.daemon.stop()
 
+    def wait_consuming(self) -> None:
+        """Wait until every worker consumes its queues."""
+        wait_until(
+            lambda: self.consumed() == Counter(dict.fromkeys(QUEUES, len(self.nodes))),
+            within=PATIENCE,
+            what="the workers to consume",
+            every=timedelta(milliseconds=500),
+        )
+
     def wait_rolled(self) -> None:
         """Wait until everything is in use, nothing is open, and every worker consumes its queues."""
         wait_until(
@@ -245,6 +254,12 @@ class Load:
         """Return the first task, once it is given."""
         wait_until(lambda: bool(self.given), within=PATIENCE, what="a task to be given")
         return self.given[0]
+
+    def later(self, count: int) -> tuple[str, str]:
+        """Return the task that is given after *count* more, once it is given."""
+        wanted = len(self.given) + count
+        wait_until(lambda: len(self.given) > wanted, within=PATIENCE, what="more tasks to be given")
+        return self.given[wanted]
 
     def __enter__(self) -> Self:
         self._thread.start()
