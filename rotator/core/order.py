@@ -3,8 +3,8 @@ In which order the parts of one Airflow are rolled: never two of them at the sam
 
 Rules that must stay true here:
 
-- The API server is never replaced while a worker drains, and no worker is drained while an API server is not there:
-  Airflow's workers kill their own tasks some 35 s after the Execution API has gone (law 17).
+- The API server is never replaced while a worker drains, and no worker is drained while API servers are rolled or none
+  is there: Airflow's workers kill their own tasks some 35 s after the Execution API has gone (law 17).
 - One part at a time, shortest first: API servers, scheduler, DAG processor, triggerer, then workers. A part that is
   under way comes to an end first; between two of its members another may take its turn.
 - A part that has not been looked at yet holds the others: nobody knows what it is in the middle of.
@@ -70,13 +70,28 @@ def held_by_others(me: Standing, others: Sequence[Standing]) -> str | None:
         if each.members is None:
             return f"{each.workload}, another part of the same Airflow, has not been looked at yet"
     for each in others:
-        # A lasting fault elsewhere is no reason to leave this part on a certificate that ends, unless tasks would pay.
-        if each.under_way and (each.has_work or Component.API_SERVER in {each.component, me.component}):
-            names = ", ".join(each.under_way)
-            return f"{names} of {each.workload}, another part of the same Airflow, takes no work yet"
+        if names := _in_the_way(me, each):
+            return f"{', '.join(names)} of {each.workload}, another part of the same Airflow, takes no work yet"
     if me.under_way:
         return None
     for each in others:
         if each.has_work and _ORDER.index(each.component) < _ORDER.index(me.component):
             return f"{each.workload}, another part of the same Airflow, comes first"
     return None
+
+
+def _in_the_way(me: Standing, other: Standing) -> tuple[str, ...]:
+    """
+    Return those members of *other* for which *me* has to wait.
+
+    A lasting fault elsewhere is no reason to leave a part on a certificate that ends, unless tasks would pay for it.
+    """
+    if other.has_work:
+        return other.under_way
+    members = other.members or ()
+    if me.component is Component.API_SERVER:
+        # They still work, and need it.
+        return tuple(each.name for each in members if each.draining or each.ending)
+    if other.component is Component.API_SERVER and not any(each.ready and not each.ending for each in members):
+        return tuple(each.name for each in members)
+    return ()

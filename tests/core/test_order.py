@@ -26,10 +26,18 @@ def test_law_17_the_api_server_waits_for_a_draining_worker_and_goes_before_the_n
     assert held_by_others(part(WORKERS, READY), [part(API, READY)]) is not None
 
 
-def test_law_17_no_worker_goes_while_an_api_server_is_away() -> None:
-    """Whatever the reason for its absence; and neither a drained one."""
+def test_law_17_no_worker_goes_while_the_api_servers_are_rolled_or_away() -> None:
+    """And neither a drained one; of several that are not rolled, one that works is enough."""
     for workers in (READY, DRAINING):
-        assert held_by_others(part(WORKERS, workers), [part(API, READY, GONE, has_work=False)]) is not None
+        assert held_by_others(part(WORKERS, workers), [part(API, READY, GONE)]) is not None
+        assert held_by_others(part(WORKERS, workers), [part(API, GONE, has_work=False)]) is not None
+        assert held_by_others(part(WORKERS, workers), [part(API, READY, GONE, has_work=False)]) is None
+
+
+def test_law_17_a_worker_that_is_gone_does_not_hold_the_api_server() -> None:
+    """It has no task that could pay; one that was drained by hand has."""
+    assert held_by_others(part(API, READY), [part(WORKERS, READY, GONE, has_work=False)]) is None
+    assert held_by_others(part(API, READY), [part(WORKERS, READY, DRAINING, has_work=False)]) is not None
 
 
 def test_a_lasting_fault_elsewhere_does_not_hold_what_no_task_pays_for() -> None:

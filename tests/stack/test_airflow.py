@@ -35,6 +35,11 @@ LONGEST = 20.0
 """Seconds that the longest task takes."""
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> None:
+    """What a test kills and starts again is its module's: the fixtures end it."""
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Airflow, ValkeyServer]]:
     with running_airflow(tmp_path_factory.mktemp("airflow")) as parts:

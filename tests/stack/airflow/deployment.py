@@ -111,6 +111,8 @@ class Airflow:
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(concurrency),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
+            # As docs/airflow.md advises: a busy machine takes longer than 35 s to bring an API server back.
+            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
             **(settings or {}),
         }
