@@ -146,7 +146,7 @@ def _validations(group: str, resource: str, those: Sequence[Confined]) -> Iterat
 
 
 def _allowed(those: Sequence[Confined]) -> Iterator[str]:
-    """Yield expressions of which one is true for what is allowed; one for each type, and for each beginning."""
+    """Yield expressions of which one is true for what is allowed; one for each type, and for each pattern."""
     named: dict[str | None, set[str]] = defaultdict(set)
     for each in those:
         named[each.type].update(each.names)
@@ -155,8 +155,8 @@ def _allowed(those: Sequence[Confined]) -> Iterator[str]:
             listed = ", ".join(quoted(name) for name in sorted(names))
             yield f"(request.name in [{listed}]{_of_type(kind)})"
     for each in those:
-        for beginning in each.beginnings:
-            yield f"(request.name.startsWith({quoted(beginning)}){_of_type(each.type)})"
+        for pattern in each.patterns:
+            yield f"(request.name.matches({quoted(f'^({pattern})$')}){_of_type(each.type)})"
 
 
 def _of_type(kind: str | None) -> str:

@@ -30,8 +30,8 @@ class Confined:
     """Of the group, as the policy's rule names it."""
     names: tuple[str, ...] = ()
     """Names that it may create."""
-    beginnings: tuple[str, ...] = ()
-    """Beginnings of further names that it may create."""
+    patterns: tuple[str, ...] = ()
+    """Further names that it may create, as regular expressions (RE2) of whole names."""
     type: str | None = None
     """Of a Secret, where it must be one type."""
     operations: tuple[str, ...] = ("CREATE",)

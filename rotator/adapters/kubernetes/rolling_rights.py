@@ -4,7 +4,7 @@ What rotator may do in a cluster for the workloads that it rolls.
 Rules that must stay true here:
 
 - Pure. Nothing is deleted, no template or number of replicas is changed: pods are evicted, and no more.
-- Names of pods count on or are drawn: `Confined` keeps evictions to those that begin with the workload's name.
+- Names of pods count on or are drawn: `Confined` keeps evictions to names such as its controller gives.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from rotator.cluster.rights import Confined, Rights, rule
 def rolling_rights(place: WorkloadPlace) -> Rights:
     """Return what `Pods` and its doctor need for one workload."""
     sets = (rule("replicasets", "list", group="apps"),) if place.kind is Kind.DEPLOYMENT else ()
+    # As its controller names pods: by their ordinal, or by the ReplicaSet's hash and five characters. Without that,
+    # the pods of a workload whose name begins alike could be evicted too.
+    ending = "[0-9]+" if place.kind is Kind.STATEFULSET else "[a-z0-9]+-[a-z0-9]{5}"
+    dotted = place.name.replace(".", "[.]")
+    pattern = f"{dotted}-{ending}"
     return Rights(
         namespaces={
             place.namespace: (
@@ -26,5 +31,5 @@ def rolling_rights(place: WorkloadPlace) -> Rights:
                 rule("poddisruptionbudgets", "list", group="policy"),
             )
         },
-        confined=(Confined(namespace=place.namespace, resource="pods/eviction", beginnings=(f"{place.name}-",)),),
+        confined=(Confined(namespace=place.namespace, resource="pods/eviction", patterns=(pattern,)),),
     )
