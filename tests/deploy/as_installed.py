@@ -34,7 +34,8 @@ from tests.stack.nodes import Nodes
 from tests.stack.vault_login import MOUNT, kubernetes_login
 
 ACCOUNT = "rotator"
-STATEFULSET = "airflow-worker"
+WORKLOAD = "airflow-triggerer"
+"""The Deployment of the example, and the certificate that it loads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,12 @@ class AsInstalled:
     def username(self) -> str:
         """Return what the API server calls it."""
         return f"system:serviceaccount:{self.home}:{ACCOUNT}"
+
+    @property
+    def listens_at(self) -> str:
+        """Return host and port of its HTTP service."""
+        found: str = yaml.safe_load(self.configuration.read_text())["http"]["listen"]
+        return found
 
     @property
     def configuration(self) -> Path:
@@ -94,13 +101,21 @@ class AsInstalled:
         yield from self.cluster.audit(user=self.username)
 
 
-def installed(nodes: Nodes, vault: VaultDomain, place: Path) -> AsInstalled:
-    """Apply the chart of the example with one replica, for *vault*, and describe its daemon without starting it."""
-    rendering = placed("single", place, nodes)
+def installed(nodes: Nodes, vault: VaultDomain, database: str, place: Path) -> AsInstalled:
+    """
+    Apply the chart of the example with several replicas, for *vault*, and describe a daemon without starting it.
+
+    The user alice may ask for rotations, and read. The daemon keeps its state at *database*, a SQLAlchemy URL.
+    """
+    rendering = placed("replicas", place, nodes)
     document = yaml.safe_load(rendering.configuration)
-    airflow = document["certificates"][STATEFULSET]["publish"][0]["kubernetes_secret"]["namespace"]
+    airflow = document["certificates"][WORKLOAD]["publish"][0]["kubernetes_secret"]["namespace"]
     rendering = replace(rendering, configuration=_for_vault(document, vault))
-    install(nodes.cluster, rendering)
+    alice = json.dumps([{"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"}])
+    # The kinds of the Prometheus operator are not in this cluster, and the replicas of the nodes run nothing.
+    without = "serviceMonitor.enabled=false,prometheusRule.enabled=false,replicas=0"
+    people = ("--set-json", f"people.requester={alice}", "--set-json", f"people.reader={alice}")
+    install(nodes.cluster, rendering, "--set", without, *people)
 
     login = kubernetes_login(nodes.cluster, vault, place)
     set_up = login.set_up(NAMESPACE=rendering.namespace)
@@ -126,6 +141,7 @@ def installed(nodes: Nodes, vault: VaultDomain, place: Path) -> AsInstalled:
         text = text.replace(inside, outside)
     running = yaml.safe_load(text)
     running["cluster"]["kubeconfig_file"] = str(kubeconfig)
+    running["store"] = database
     port = running["http"]["listen"]
     running["certificates"]["rotator"]["probes"][0]["tls"] = port
     configuration = place / "rotator.yaml"
@@ -175,7 +191,7 @@ def _for_vault(document: JSON, vault: VaultDomain) -> str:
             "dns_names": [f"{name}.svc"],
             "lifetime": "30m",
         }
-    found["workloads"]["airflow-workers"]["statefulset"]["deadline"] = "5m"
+    found["workloads"]["airflow-triggerers"]["deployment"]["deadline"] = "5m"
     found["timing"] = {
         "skew": "1s",
         "propagation": "1s",

@@ -46,7 +46,7 @@ def placed(case: str, place: Path, nodes: Nodes) -> Rendering:
     home, airflow = nodes.namespace(f"rotator-chart-{number}"), nodes.namespace(f"airflow-chart-{number}")
     configuration = (EXAMPLES / f"cluster-{case}.yaml").read_text()
     for before, after in (
-        ("cluster: {namespace: rotator", f"cluster: {{namespace: {home}"),
+        ("namespace: rotator", f"namespace: {home}"),
         ("namespace: airflow", f"namespace: {airflow}"),
     ):
         assert before in configuration

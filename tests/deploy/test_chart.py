@@ -109,7 +109,7 @@ def test_the_rights_are_those_of_the_configuration(case: str, tmp_path: Path) ->
     """Every object of config rbac is rendered as it is, but for labels, and no other role or policy is."""
     rendering = _case(case, tmp_path)
     rights = list(yaml.safe_load_all(rendering.rights()))
-    peoples = {f"rotator-{role}" for role in ("requester", "emergency", "approver")}
+    peoples = {f"rotator-{role}" for role in ("requester", "emergency", "approver", "reader")}
     rendered = [
         each
         for each in rendering.documents()
@@ -266,6 +266,7 @@ def test_people_get_the_roles_that_the_values_name(replicas: Rendering) -> None:
         "rotator-requester": ["airflow-operators"],
         "rotator-emergency": ["platform-on-call"],
         "rotator-approver": ["platform"],
+        "rotator-reader": ["auditors"],
     } == bound
 
 
