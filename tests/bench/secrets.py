@@ -126,7 +126,7 @@ def raw_rate(cluster: Cluster, token: str, directory: Path, seconds: float) -> f
 
 def rotate(api: CountingAPI, directory: Path) -> tuple[float, float, float]:
     """Rotate every Secret once by its schedule; return Secrets a second, requests a Secret, CPU seconds a Secret."""
-    clock = ManualClock(moves_itself=False)
+    clock = ManualClock()
     vault = FakeVault(clock)
     domain = trust_domain(vault)
     signer = begin(directory, domain, clock)
