@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 # Extra words for pytest, as in: make unit PYTEST_ARGS="tests/core -x"
 PYTEST_ARGS ?=
-# Processes that share the quick tests; 0 runs them in one, where a debugger can be used.
+# Processes that share the tests; 0 runs them in one, where a debugger can be used.
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
@@ -48,7 +48,7 @@ stack: ## bring what test-stack needs: built with Go 1.26 or newer, unpacked fro
 	@tests/stack/build
 
 test-stack: $(VENV)/.dev stack ## the tests that need what only Go or Debian brings
-	@$(PYTEST) -m "stack and not soak" --timeout 1800 $(PYTEST_ARGS)
+	@$(PYTEST) -m "stack and not soak" --timeout 1800 -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 diagrams: $(VENV)/.dev ## draw docs/diagrams again from the tables in the code
 	@$(BIN)/python -m tests.diagrams

@@ -27,6 +27,18 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 # One real server serves every folder's tests: two modules importing the fixture would start two.
 pytest_plugins = ["tests.fixtures_openbao", "tests.fixtures_cluster", "tests.fixtures_kuma"]
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Keep a module of the stack in one process, for the servers that its tests share; begin with those of many minutes.
+
+    Otherwise the longest module would run alone at the end, while the other processes have nothing to do.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    for item in items:
+        if item.get_closest_marker("stack") is not None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 PATIENCE_SECONDS = 5.0
 """How long what was told to end may take to be gone; only a leak costs this time."""
 

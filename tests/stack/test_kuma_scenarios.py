@@ -34,7 +34,7 @@ from tests.stack.kuma.scenarios import Scenario, in_every_phase, in_one_phase, l
 from tests.stack.kuma.stage import LoadedStage, staged
 from tests.stack.kuma.standin import StandInPlane
 
-pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.external, pytest.mark.timeout(1800)]
 
 LEAF = "60s"
 DEADLINE = timedelta(seconds=10)
