@@ -27,6 +27,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 # One real server serves every folder's tests: two modules importing the fixture would start two.
 pytest_plugins = ["tests.fixtures_openbao", "tests.fixtures_cluster", "tests.fixtures_kuma"]
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     Keep a module of the stack in one process, for the servers that its tests share; begin with those of many minutes.
