@@ -168,6 +168,17 @@ class AirflowInstallation(DaemonInstallation):
             every=timedelta(milliseconds=500),
         )
 
+    def left_running(self) -> list[tuple[str, str]]:
+        """Return the runs that Airflow believes to run though every worker is idle, once nothing else is under way."""
+
+        def quiet() -> bool:
+            answers = self.control.look(self.nodes)
+            idle = len(answers) == len(self.nodes) and not any(answer.busy for answer in answers.values())
+            return idle and all(each["state"] == "running" for each in self.airflow.unfinished())
+
+        wait_until(quiet, within=PATIENCE, what="the workers to be idle", every=timedelta(seconds=1))
+        return [(each["dag_id"], each["dag_run_id"]) for each in self.airflow.unfinished()]
+
     def wait_rolled(self) -> None:
         """Wait until everything is in use, nothing is open, and every worker consumes its queues."""
         wait_until(
