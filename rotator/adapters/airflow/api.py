@@ -1,12 +1,11 @@
 """
-Airflow's REST API: connections, a token that is renewed before it ends, and answers as JSON or as errors of ours.
+Airflow's REST API: a token that is renewed before it ends, and answers as JSON or as errors of ours.
 
 Rules that must stay true here:
 
-- Every call has a timeout, every answer a largest size, every list an end.
+- Every call keeps the rules of `rotator.http_exchange`, and every list has an end.
 - Password, token and what an error page quotes stand in no error and no ``repr``; the password is read for each log-in.
-- A redirect is never followed, and only reading is done twice: a lost reply to a change is the caller's to judge
-  (law 13). A 401 is no lost reply: with a fresh token the same call is made once more.
+- A 401 is no lost reply: with a fresh token the same call is made once more, a change too.
 - A token travels over TLS or to loopback only.
 
 Airflow 3 answers below ``/api/v2`` to a token of its own (``POST /auth/token``), Airflow 2 below ``/api/v1`` to a user
@@ -18,28 +17,25 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import urllib3
 
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
+from rotator.http_exchange import LOOPBACK, Exchange, Server
 from rotator.ports import Clock
 from rotator.redaction import redacted_text
 
 JSON = dict[str, Any]
 Query = Sequence[tuple[str, str]]
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 LARGEST_ANSWER = 32 << 20
 """Bytes. A page of a hundred task instances with their rendered fields seldom takes one megabyte."""
@@ -51,7 +47,6 @@ MOST_PAGES = 10_000
 """A list longer than a million items is one that never ends."""
 
 _LONGEST_QUOTE = 200
-_HTTP_PORT, _HTTPS_PORT = 80, 443
 _TOKEN_LIFE = timedelta(minutes=30)
 """Assumed of a token that does not tell its end; Airflow's default is a day."""
 _RENEW_AT = 0.75
@@ -106,11 +101,18 @@ class AirflowAPI:
         self.endpoint = endpoint
         self._clock = clock
         self._page = page
-        self._url = urllib3.util.parse_url(endpoint.url)
-        self._prefix = (self._url.path or "").rstrip("/")
-        self._lock = threading.Lock()
-        self._pool: urllib3.HTTPConnectionPool | None = None
-        self._pool_stamp: tuple[object, ...] = ()
+        self._exchange = Exchange(
+            Server(
+                name="Airflow",
+                url=endpoint.url,
+                ca_file=endpoint.ca_file,
+                client_certificate_file=endpoint.client_certificate_file,
+                client_key_file=endpoint.client_key_file,
+                timeout=endpoint.timeout,
+                connections=4,
+                largest_answer=LARGEST_ANSWER,
+            )
+        )
         self._version = endpoint.version
         self._logging_in = threading.Lock()
         self._token = ""
@@ -172,10 +174,7 @@ class AirflowAPI:
 
     def close(self) -> None:
         """Close every idle connection; a later call opens new ones."""
-        with self._lock:
-            pool, self._pool, self._pool_stamp = self._pool, None, ()
-        if pool is not None:
-            pool.close()
+        self._exchange.close()
 
     def _api(self, path: str) -> str:
         return f"/api/{self.version.value}{path}"
@@ -253,9 +252,6 @@ class AirflowAPI:
         secret: bool = False,
     ) -> tuple[int, bytes]:
         """Send one request; statuses in *also* are answers, not errors. With *secret* nothing of an answer is told."""
-        target = f"{self._prefix}{path}"
-        if query:
-            target = f"{target}?{urlencode(query)}"
         headers = {"Accept": "application/json"}
         if authorization:
             headers["Authorization"] = authorization
@@ -263,29 +259,11 @@ class AirflowAPI:
         if body is not None:
             content = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        with _translated(doing):
-            answer = self._current_pool().urlopen(
-                method,
-                target,
-                body=content,
-                headers=headers,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-            )
-            try:
-                text = answer.read(LARGEST_ANSWER)
-                too_long = bool(answer.read(1))
-                if too_long:
-                    answer.close()
-            finally:
-                answer.release_conn()
-        if too_long:
-            raise Rejected(f"Airflow's answer is too large, seen while {doing}")
-        if answer.status not in also:
-            _raise_for(answer.status, b"" if secret else text, doing)
-        return answer.status, text
+        target = f"{path}?{urlencode(query)}" if query else path
+        status, text = self._exchange.send(method, target, doing=doing, headers=headers, content=content)
+        if status not in also:
+            _raise_for(status, b"" if secret else text, doing)
+        return status, text
 
     def _object(self, status: int, text: bytes, *, doing: str) -> JSON:
         if status == HTTPStatus.NO_CONTENT or not text.strip():
@@ -296,44 +274,6 @@ class AirflowAPI:
             # The decoder's own error quotes the text.
             raise Rejected(f"Airflow's answer cannot be read, seen while {doing}") from None
         return found if isinstance(found, dict) else {"value": found}
-
-    def _current_pool(self) -> urllib3.HTTPConnectionPool:
-        """Return the pool, a new one when a file of its TLS settings has changed."""
-        one = self.endpoint
-        files = tuple(each for each in (one.ca_file, one.client_certificate_file, one.client_key_file) if each)
-        with self._lock:
-            try:
-                stamp = tuple((each.stat().st_ino, each.stat().st_mtime_ns) for each in files)
-            except OSError as e:
-                raise Denied(f"cannot read {' and '.join(map(str, files))} for TLS to Airflow") from e
-            if self._pool is None or stamp != self._pool_stamp:
-                if self._pool is not None:
-                    self._pool.close()
-                self._pool, self._pool_stamp = self._open(), stamp
-            return self._pool
-
-    def _open(self) -> urllib3.HTTPConnectionPool:
-        one, url = self.endpoint, self._url
-        seconds = one.timeout.total_seconds()
-        timeout = urllib3.Timeout(connect=seconds, read=seconds)
-        host = (url.host or "").strip("[]")
-        if url.scheme == "http":
-            return urllib3.HTTPConnectionPool(host, url.port or _HTTP_PORT, timeout=timeout, maxsize=4)
-        try:
-            trust = ssl.create_default_context(cafile=None if one.ca_file is None else str(one.ca_file))
-            if one.client_certificate_file is not None and one.client_key_file is not None:
-                trust.load_cert_chain(str(one.client_certificate_file), str(one.client_key_file))
-        except (OSError, ssl.SSLError) as e:
-            raise Denied(f"cannot use {one.ca_file or 'the CA list of this system'} for TLS to Airflow") from e
-        trust.minimum_version = ssl.TLSVersion.TLSv1_2
-        return urllib3.HTTPSConnectionPool(
-            host, url.port or _HTTPS_PORT, timeout=timeout, maxsize=4, ssl_context=trust
-        )  # fmt: skip
-
-
-def segment(name: str) -> str:
-    """Return *name* as one segment of a path, whatever it holds."""
-    return quote(name, safe="")
 
 
 def _secret(path: Path, doing: str) -> str:
@@ -357,15 +297,6 @@ def _life_of(token: str, clock: Clock) -> timedelta:
         return timedelta(seconds=float(claims["exp"]) - clock.now().timestamp())
     except (ValueError, KeyError, TypeError, OverflowError, binascii.Error):
         return _TOKEN_LIFE
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    """Talk to Airflow; *doing* completes "Airflow did not answer while ..."."""
-    try:
-        yield
-    except (urllib3.exceptions.HTTPError, OSError) as e:
-        raise Unavailable(f"Airflow did not answer while {doing}") from e
 
 
 def _raise_for(status: int, text: bytes, doing: str) -> None:

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from rotator.adapters.airflow.api import JSON, AirflowAPI, segment
+from rotator.adapters.airflow.api import JSON, AirflowAPI
 from rotator.core.model import Member
 from rotator.errors import Rejected
+from rotator.http_exchange import segment
 
 COMMENT: Final = "rotator: its certificate is renewed"
 """By which our own maintenance is known."""

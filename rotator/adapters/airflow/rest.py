@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from rotator.adapters.airflow.api import JSON, AirflowAPI, Query, Version, segment
+from rotator.adapters.airflow.api import JSON, AirflowAPI, Query, Version
 from rotator.core.tasks import Run, TaskAttempt
 from rotator.errors import Rejected, Unavailable
+from rotator.http_exchange import segment
 
 RUNNING_STATES = ("running", "restarting")
 """States in which a worker holds the task. A deferred one waits in a triggerer; a queued one has no worker yet."""

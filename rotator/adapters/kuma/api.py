@@ -1,11 +1,10 @@
 """
-A control plane's HTTP API: one pool of connections, and every answer turned into JSON or into an error of ours.
+A control plane's HTTP API: every answer turned into JSON or into an error of ours.
 
 Rules that must stay true here:
 
-- Every call has a timeout, every answer a largest size, every list an end.
-- A redirect is never followed and nothing is sent twice: a lost reply is the caller's to judge (law 13).
-- A token travels over TLS or to loopback only. Token, certificate and CA files are read anew when they change.
+- Every call keeps the rules of `rotator.http_exchange`, and every list has an end.
+- A token travels over TLS or to loopback only, and is read anew when its file changes.
 - No error quotes a token, a key or the body of a secret; what a control plane says of a refusal is redacted first.
 - Wherever ``next`` leads, only its ``offset`` is followed: the host and the path stay ours.
 """
@@ -14,25 +13,22 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import urllib3
 
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
+from rotator.http_exchange import LOOPBACK, Exchange, Server, stamp_of
 from rotator.redaction import redacted_text
 
 Json = dict[str, Any]
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 LARGEST_ANSWER = 64 << 20
 """Bytes. The configuration of a proxy that reaches a thousand services takes about 20 MB."""
@@ -46,7 +42,6 @@ MOST_PAGES = 2000
 _TOKEN = re.compile(r"[!-~]+")
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
 _LONGEST_QUOTE = 300
-_HTTP_PORT, _HTTPS_PORT = 80, 443
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +92,19 @@ class ControlPlaneAPI:
     def __init__(self, endpoint: Endpoint, *, largest_answer: int = LARGEST_ANSWER) -> None:
         """Talk to *endpoint*; no answer of more than *largest_answer* bytes is read."""
         self.endpoint = endpoint
-        self._largest_answer = largest_answer
-        self._url = urllib3.util.parse_url(endpoint.url)
-        self._prefix = (self._url.path or "").rstrip("/")
+        self._exchange = Exchange(
+            Server(
+                name="the control plane",
+                url=endpoint.url,
+                ca_file=endpoint.ca_file,
+                client_certificate_file=endpoint.client_certificate_file,
+                client_key_file=endpoint.client_key_file,
+                timeout=endpoint.timeout,
+                connections=endpoint.connections,
+                largest_answer=largest_answer,
+            )
+        )
         self._lock = threading.Lock()
-        self._pool: urllib3.HTTPConnectionPool | None = None
-        self._pool_stamp: tuple[object, ...] = ()
         self._token = ""
         self._token_stamp: object = None
 
@@ -133,10 +135,7 @@ class ControlPlaneAPI:
 
     def close(self) -> None:
         """Close every idle connection; a later call opens new ones."""
-        with self._lock:
-            pool, self._pool, self._pool_stamp = self._pool, None, ()
-        if pool is not None:
-            pool.close()
+        self._exchange.close()
 
     # --- pages ------------------------------------------------------------------------------------------------------
 
@@ -173,9 +172,6 @@ class ControlPlaneAPI:
         secret: bool = False,
     ) -> Answer:
         """Send one request; statuses in *also* are answers, not errors."""
-        target = f"{self._prefix}{path}"
-        if query:
-            target = f"{target}?{urlencode(query)}"
         headers = {"Accept": "application/json"}
         if token := self._current_token(doing):
             headers["Authorization"] = f"Bearer {token}"
@@ -183,34 +179,15 @@ class ControlPlaneAPI:
         if body is not None:
             content = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        with _translated(doing):
-            answer = self._current_pool().urlopen(
-                method,
-                target,
-                body=content,
-                headers=headers,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-            )
-            try:
-                text = answer.read(self._largest_answer)
-                too_long = bool(answer.read(1))
-                if too_long:
-                    # What was not read to its end is of no use to the next request.
-                    answer.close()
-            finally:
-                answer.release_conn()
-        if too_long:
-            raise Rejected(f"the control plane's answer is too large, seen while {doing}")
-        if answer.status not in also:
-            _raise_for(answer.status, b"" if secret else text, doing)
+        target = f"{path}?{urlencode(query)}" if query else path
+        status, text = self._exchange.send(method, target, doing=doing, headers=headers, content=content)
+        if status not in also:
+            _raise_for(status, b"" if secret else text, doing)
         try:
-            return Answer(status=answer.status, body=json.loads(text) if text.strip() else None)
+            return Answer(status=status, body=json.loads(text) if text.strip() else None)
         except ValueError as e:
-            if answer.status in also:
-                return Answer(status=answer.status, body=None)
+            if status in also:
+                return Answer(status=status, body=None)
             raise Rejected(f"the control plane's answer cannot be read, seen while {doing}") from e
 
     def _current_token(self, doing: str) -> str:
@@ -219,7 +196,7 @@ class ControlPlaneAPI:
         if path is None:
             return ""
         try:
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             with self._lock:
                 if stamp != self._token_stamp:
                     self._token, self._token_stamp = path.read_text(encoding="ascii").strip(), stamp
@@ -231,51 +208,6 @@ class ControlPlaneAPI:
             raise Denied(f"{path} holds no token, needed for {doing}")
         return token
 
-    def _current_pool(self) -> urllib3.HTTPConnectionPool:
-        """Return the pool, a new one when a file of its TLS settings has changed."""
-        one = self.endpoint
-        files = tuple(each for each in (one.ca_file, one.client_certificate_file, one.client_key_file) if each)
-        with self._lock:
-            try:
-                stamp = tuple(_stamp(each) for each in files)
-            except OSError as e:
-                raise Denied(f"cannot read {' and '.join(map(str, files))} for TLS to the control plane") from e
-            if self._pool is None or stamp != self._pool_stamp:
-                if self._pool is not None:
-                    self._pool.close()
-                self._pool, self._pool_stamp = self._open(), stamp
-            return self._pool
-
-    def _open(self) -> urllib3.HTTPConnectionPool:
-        one, url = self.endpoint, self._url
-        seconds = one.timeout.total_seconds()
-        timeout = urllib3.Timeout(connect=seconds, read=seconds)
-        host = (url.host or "").strip("[]")
-        if url.scheme == "http":
-            return urllib3.HTTPConnectionPool(host, url.port or _HTTP_PORT, timeout=timeout, maxsize=one.connections)
-        try:
-            trust = ssl.create_default_context(cafile=None if one.ca_file is None else str(one.ca_file))
-            if one.client_certificate_file is not None and one.client_key_file is not None:
-                trust.load_cert_chain(str(one.client_certificate_file), str(one.client_key_file))
-        except (OSError, ssl.SSLError) as e:
-            files = [str(one.ca_file or "the system's CA list"), str(one.client_certificate_file or "")]
-            raise Denied(f"cannot use {' and '.join(filter(None, files))} for TLS to the control plane") from e
-        trust.minimum_version = ssl.TLSVersion.TLSv1_2
-        return urllib3.HTTPSConnectionPool(
-            host, url.port or _HTTPS_PORT, timeout=timeout, maxsize=one.connections, ssl_context=trust
-        )
-
-
-def segment(name: str) -> str:
-    """Return *name* as one segment of a path, whatever it holds."""
-    return quote(name, safe="")
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Return what changes whenever the file at *path* is written or replaced."""
-    status = path.stat()
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
 
 def _offset(following: object) -> str | None:
     """Return the offset that the link to the next page names, None at the end."""
@@ -283,15 +215,6 @@ def _offset(following: object) -> str | None:
         return None
     offsets = parse_qs(urlsplit(following).query).get("offset")
     return offsets[0] if offsets else None
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    """Talk to the control plane; *doing* completes "the control plane did not answer while ..."."""
-    try:
-        yield
-    except (urllib3.exceptions.HTTPError, OSError) as e:
-        raise Unavailable(f"the control plane did not answer while {doing}") from e
 
 
 def _raise_for(status: int, text: bytes, doing: str) -> None:

@@ -11,11 +11,12 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from rotator.adapters.kuma.api import ControlPlaneAPI, segment
+from rotator.adapters.kuma.api import ControlPlaneAPI
 from rotator.adapters.kuma.config_dump import view_of
 from rotator.adapters.kuma.control_plane import ProxyReport, ProxyView
 from rotator.adapters.kuma.overview import EGRESS, report_of
 from rotator.errors import Conflict, Rejected, Unavailable
+from rotator.http_exchange import segment
 
 
 class HTTPProxies:

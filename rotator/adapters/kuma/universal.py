@@ -23,11 +23,12 @@ from typing import Any
 
 from rotator.adapters.kuma.about import ask_about
 from rotator.adapters.kuma.alike import covers, digest
-from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint, Json, segment
+from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint, Json
 from rotator.adapters.kuma.control_plane import ControlPlane, Document, Kind, StoredSecret
 from rotator.adapters.kuma.overview import moment
 from rotator.adapters.kuma.proxies import HTTPProxies
 from rotator.errors import Conflict, Rejected
+from rotator.http_exchange import segment
 
 PREFIX = "rotator-"
 """What the names of rotator's own secrets begin with."""
