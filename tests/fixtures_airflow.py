@@ -149,9 +149,11 @@ class AirflowInstallation(DaemonInstallation):
         self.nodes = [f"celery@{member.name}" for member in airflow.members]
 
     def __enter__(self) -> Self:
-        """Start the daemon, which starts the workers, and wait until all is in use."""
+        """Start the daemon, which starts the workers, and wait until all is in use and a first task was run."""
         self.start()
         self.wait_rolled()
+        # What answers its first calls is cold: no test is about that.
+        self.airflow.wait_for("python_load", self.airflow.give("python_load", 1), "ended")
         return self
 
     def __exit__(

@@ -113,6 +113,8 @@ class Airflow:
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
             # As docs/airflow.md advises: a busy machine takes longer than 35 s to bring an API server back.
             "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
+            # The default of 5 s fails tasks at their very start where the API server answers its first calls slowly.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
             **(settings or {}),
         }
