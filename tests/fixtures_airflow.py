@@ -40,6 +40,9 @@ from tests.stack.airflow.deployment import PATIENCE, QUEUES, Airflow
 CERTIFICATE = "airflow-worker"
 WORKLOAD = "airflow-workers"
 
+LOOKS_IN_A_ROW = 15
+"""A second apart: an idle worker takes a message within one."""
+
 
 @contextlib.contextmanager
 def running_airflow(
@@ -170,15 +173,20 @@ class AirflowInstallation(DaemonInstallation):
             every=timedelta(milliseconds=500),
         )
 
-    def left_running(self) -> list[tuple[str, str]]:
-        """Return the runs that Airflow believes to run though every worker is idle, once nothing else is under way."""
+    def left_behind(self) -> list[tuple[str, str]]:
+        """Return the runs that Airflow believes to run, or to wait in the broker, though every worker stays idle."""
+        in_a_row = 0
 
         def quiet() -> bool:
+            nonlocal in_a_row
             answers = self.control.look(self.nodes)
             idle = len(answers) == len(self.nodes) and not any(answer.busy for answer in answers.values())
-            return idle and all(each["state"] == "running" for each in self.airflow.unfinished())
+            # A message that a killed worker had taken is waited for by Airflow for ten minutes.
+            lost = all(each["state"] in {"running", "queued"} for each in self.airflow.unfinished())
+            in_a_row = in_a_row + 1 if idle and lost else 0
+            return in_a_row >= LOOKS_IN_A_ROW
 
-        wait_until(quiet, within=PATIENCE, what="the workers to be idle", every=timedelta(seconds=1))
+        wait_until(quiet, within=PATIENCE, what="the workers to stay idle", every=timedelta(seconds=1))
         return [(each["dag_id"], each["dag_run_id"]) for each in self.airflow.unfinished()]
 
     def wait_rolled(self) -> None:

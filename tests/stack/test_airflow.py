@@ -118,7 +118,7 @@ def test_control_a_plain_restart_kills_tasks(installation: AirflowInstallation) 
             airflow.wait_for(*load.later(5), "begun")
             airflow.restart_harshly(member.name, grace=timedelta(seconds=5))
             installation.wait_consuming()
-    cut = installation.left_running()
+    cut = installation.left_behind()
     for dag, run in cut:
         airflow.give_up(dag, run)
     airflow.wait_finished()
