@@ -123,10 +123,10 @@ def quoted(word: str) -> str:
 def _is(group: str, resource: str) -> str:
     """Return the expression that is true for a request on *resource* of *group*."""
     plural, _, part = resource.partition("/")
-    return (
-        f"request.resource.group == {quoted(group)} && request.resource.resource == {quoted(plural)} && "
-        f"request.subResource == {quoted(part)}"
-    )
+    # A request on the resource itself carries no such key, or an empty one: that is the API server's choice.
+    on_part = f"request.subResource == {quoted(part)}"
+    wanted = f"has(request.subResource) && {on_part}" if part else f"(!has(request.subResource) || {on_part})"
+    return f"request.resource.group == {quoted(group)} && request.resource.resource == {quoted(plural)} && {wanted}"
 
 
 def _validations(group: str, resource: str, those: Sequence[Confined]) -> Iterator[JSON]:

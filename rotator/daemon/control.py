@@ -3,7 +3,8 @@ The control socket: views in every role, orders only where this process leads.
 
 Rules that must stay true here:
 
-- An order ends in the journal, and a standby must not write there: it names the leader instead.
+- An order ends in the journal, and a standby must not write there: it names the leader instead. A leader takes none
+  before it knows what the journal remembers; the socket may be open by then, for views.
 - Two daemons of one configuration share one path: the socket is the leader's, and a standby leaves it alone.
 """
 

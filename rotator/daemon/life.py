@@ -6,6 +6,7 @@ Rules that must stay true here:
 - A life leads at most once. When the lease is lost the life is over, and everything in it with it: the next one is
   wired anew, so that nothing of a lost term can act in a later one (law 14).
 - A standby changes nothing in the world; it reads, answers questions, and keeps itself fresh.
+- Who leads takes no order before it knows what the journal remembers: an order is judged by what is open and held.
 """
 
 from __future__ import annotations
@@ -22,11 +23,6 @@ from rotator.core.foreseen import Alert, checkpoint_alerts, sweep_alerts, true_a
 from rotator.desk import Desk
 from rotator.evidence.note import Checkpoint
 from rotator.settings import approval_policy
-
-STUCK_AFTER = timedelta(minutes=2)
-"""No turn for so long, or for ten intervals if that is longer, means that the daemon does not live any more."""
-
-_TURNS = 10
 
 
 class Role(StrEnum):
@@ -69,6 +65,8 @@ class Life:
     signed: Signed = field(default_factory=Signed)
     ending: threading.Event = field(default_factory=threading.Event)
     """Set once nothing new may begin."""
+    remembers: threading.Event = field(default_factory=threading.Event)
+    """Set once the engine works on what the journal remembers."""
     wake: threading.Event = field(default_factory=threading.Event)
     """Set when the main thread has something to look at."""
     report: Mapping[str, Any] | None = None
@@ -112,7 +110,9 @@ class Life:
     def orders_refused(self) -> str | None:
         """Return why no order of a person can be taken here, in a sentence for them; None if it can."""
         if self.leads:
-            return None
+            if self.remembers.is_set():
+                return None
+            return "this replica has just begun to lead and is still reading its journal: ask again in a moment"
         leader = self.leader()
         where = f"{leader} leads: ask there" if leader else "nobody leads at this moment: ask again in a moment"
         return f"this replica stands by and changes nothing; {where}"
@@ -124,10 +124,6 @@ class Life:
     def silent_for(self) -> timedelta:
         """Return for how long no sweep, and no look of a standby, has ended."""
         return timedelta(seconds=self.wired.clock.monotonic() - self._turn)
-
-    def is_stuck(self) -> bool:
-        """Return whether the daemon should be restarted: its sweep has not ended for far longer than it may take."""
-        return self.silent_for() > max(STUCK_AFTER, _TURNS * self.wired.settings.timing.sweep_every)
 
     def end(self) -> None:
         """Ask this life to end: its main thread stops everything in order."""

@@ -53,6 +53,7 @@ class Work:
         """Load what the journal remembers, note the configuration, sweep once, and begin to sweep on time."""
         wired = self._life.wired
         wired.engine.start()
+        self._life.remembers.set()
         self._note(wired.settings)
         wired.engine.alerting.watch(self._life.log_alerts)
         wired.engine.alerting.watch(self._life.sweep_alerts)
@@ -92,7 +93,7 @@ class Work:
         """Set the interval of every job."""
         self._scheduler.every(settings.timing.sweep_every, "sweep", self.sweep)
         # Beside the sweep, which looks at alerts too: one that hangs must be told of.
-        self._scheduler.every(max(settings.timing.sweep_every, LOOK_EVERY), "alerts", self._look_at_alerts)
+        self._scheduler.every(max(settings.timing.sweep_every, LOOK_EVERY), "alerts", self.look_at_alerts)
         beat = settings.ledger.heartbeat_every
         self._scheduler.every(beat, "heartbeat", functools.partial(self._life.wired.engine.heartbeat, beat))
         self._scheduler.every(settings.ledger.checkpoint_every, "checkpoint", self.checkpoint)
@@ -114,7 +115,7 @@ class Work:
         life.wired.engine.sweep()
         life.beat()
 
-    def _look_at_alerts(self) -> None:
+    def look_at_alerts(self) -> None:
         """Look at alerts where the sweep does not."""
         if self._life.wired.lease.held():
             self._life.wired.engine.alerting.look()

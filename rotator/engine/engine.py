@@ -88,7 +88,7 @@ class Engine:
             locks=self._locks,
             steps=leaf_steps,
             recovery=recovery,
-            members=lambda name: self.rolls.members(self.fleet.workloads[name]),
+            members=self.rolls.members,
         )
         self._wave: Executor | None = ThreadPoolExecutor(threads, thread_name_prefix="wave") if threads else None
         self.authorities = AuthorityReconciler(
@@ -225,11 +225,14 @@ class Engine:
 
     def _settle_doubt(self, target: TargetId) -> None:
         """Trust the working set again after a lost reply; past the safety line it is used as it is (law 12)."""
+        look, _, _ = self.pool.look(target)
+        is_past = look is not None and look.deadline is not None and self.clock.now() >= look.deadline
+        if is_past and self.recorder.is_away():
+            return
         try:
             self.recorder.settle_doubt()
         except JournalError:
-            look, _, _ = self.pool.look(target)
-            if look is None or look.deadline is None or self.clock.now() < look.deadline:
+            if not is_past:
                 raise
 
     def _kick_followers(self, fleet: Fleet, domain: TrustDomainName) -> None:

@@ -6,6 +6,7 @@ Rules that must stay true here:
 - Intent before effect: a step that cannot write its intent does not start, unless its subject is past its safety line.
 - One effect, one record (law 21): rows and events of one effect go into one transaction.
 - What had to be spooled is entered later with the next numbers, marked late, and opens an exception.
+- A database that does not answer costs its time-out once in a while, not at each record of each subject that ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -27,6 +28,10 @@ from rotator.ports import Clock, Journal, Lease, Rotation, Sighting, StandingAle
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
+
+
+AWAY_FOR = timedelta(seconds=30)
+"""A journal that could not be used is not waited for again for so long by what is past its safety line."""
 
 
 class EventSpool(Protocol):
@@ -62,6 +67,8 @@ class Recorder:
         self._amending = threading.RLock()
         self._in_doubt = threading.Event()
         """A commit whose reply was lost may have taken: the working set is read again before it is trusted."""
+        self._failed_at: float | None = None
+        """On the monotonic clock; None since it was written last."""
         self._told: list[Callable[[Sequence[Event]], None]] = []
 
     def tell(self, committed: Callable[[Sequence[Event]], None]) -> None:
@@ -83,6 +90,9 @@ class Recorder:
             JournalError: If they cannot be committed and the subject is not past *safety_line*.
         """
         self.fence()
+        if self._is_past(safety_line) and self.is_away():
+            self._keep_outside(rows, events)
+            return False
         try:
             with self.journal.transaction() as transaction:
                 for row in rows:
@@ -91,21 +101,34 @@ class Recorder:
                     transaction.append(event)
         except JournalError:
             self._in_doubt.set()
-            if safety_line is None or self.clock.now() < safety_line:
+            self._failed_at = self.clock.monotonic()
+            if not self._is_past(safety_line):
                 raise
-            # Expiry beats bookkeeping: the rows are found again by observing, the records must not be lost.
-            self._spool.add(events)
-            self.memory.keep_unsaved(rows)
-            self.memory.apply(rows)
-            log.error(LogEvent.LEDGER_SPOOLED, count=len(events))  # noqa: TRY400 -- the cause was told by the journal
+            self._keep_outside(rows, events)
             return False
         except BaseException:
             self._in_doubt.set()
             raise
+        self._failed_at = None
         self.memory.apply(rows)
         for tell in self._told:
             tell(events)
         return True
+
+    def is_away(self) -> bool:
+        """Return whether the journal could not be used a moment ago, and has not been since."""
+        failed_at = self._failed_at
+        return failed_at is not None and self.clock.monotonic() - failed_at < AWAY_FOR.total_seconds()
+
+    def _is_past(self, safety_line: datetime | None) -> bool:
+        return safety_line is not None and self.clock.now() >= safety_line
+
+    def _keep_outside(self, rows: Sequence[Row], events: Sequence[Event]) -> None:
+        """Expiry beats bookkeeping: the rows are found again by observing, the records must not be lost."""
+        self._spool.add(events)
+        self.memory.keep_unsaved(rows)
+        self.memory.apply(rows)
+        log.error(LogEvent.LEDGER_SPOOLED, count=len(events))
 
     def noted(self, events: Sequence[Event], kept: Sequence[StandingAlert], gone: Sequence[StandingAlert]) -> None:
         """Commit *events* and what people know of alerts, together. Raises `JournalError` if it cannot."""
@@ -176,6 +199,10 @@ class Recorder:
             self._in_doubt.clear()
             try:
                 self.memory.load(self.journal)
+            except JournalError:
+                self._failed_at = self.clock.monotonic()
+                self._in_doubt.set()
+                raise
             except BaseException:
                 self._in_doubt.set()
                 raise
@@ -198,6 +225,7 @@ class Recorder:
                     entered = self._spool.drain(transaction)
             except JournalError:
                 return 0
+            self._failed_at = None
             self._spool.clear()
             self.memory.saved(len(unsaved))
         log.info(LogEvent.LEDGER_SPOOLED, entered=entered)

@@ -8,6 +8,7 @@ Rules that must stay true here:
 - A member that stopped is started again only where rotator keeps it running, or in the middle of its own roll.
 - Parts of one Airflow are rolled one after the other: a step begins only while no other is in the middle of its own.
 - Who the members are is what was just seen: what was known of those that are gone is forgotten.
+- Only a workload's own visit looks at its members: a certificate is renewed whether they can be seen or not (law 15).
 - One step a visit; waiting is done between visits, never inside one (law 17, and a prompt stop).
 """
 
@@ -64,10 +65,14 @@ class RollReconciler:
         self._looks: dict[SubjectName, Look] = {}
         self._guard = threading.Lock()
 
-    def members(self, target: WorkloadTarget) -> tuple[Member, ...]:
-        """Return the members of *target* as last seen, looked at now if they never were."""
-        known = self._members.get(target.name)
-        return known if known is not None else self._observe(target)
+    def members(self, workload: SubjectName) -> tuple[Member, ...]:
+        """
+        Return the members of *workload* as last seen, without looking: a certificate's visit must not hang on that.
+
+        Before the first look it is one member that has loaded nothing, so that nothing counts as proven.
+        """
+        known = self._members.get(workload)
+        return known if known is not None else (_not_seen_yet(workload),)
 
     def known_members(self, workload: SubjectName) -> tuple[Member, ...]:
         """Return the members of *workload* as last seen, without looking; empty before the first look."""
@@ -258,6 +263,11 @@ class RollReconciler:
         stopped = any(not each.running for each in members) and (target.keep_running or bool(rotations))
         stale = any(each.started_at is not None and rollout.is_stale(each, since) for each in members)
         return stopped or stale or any(each.draining for each in members) or bool(rotations)
+
+
+def _not_seen_yet(workload: SubjectName) -> Member:
+    """Return what stands for all members before the first look: somebody who runs and of whom nothing is known."""
+    return Member(workload=workload, name="(not seen yet)", running=True, ready=False, started_at=None)
 
 
 def _serials(seen: Iterable[Observation]) -> Iterator[Serial]:

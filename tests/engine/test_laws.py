@@ -14,6 +14,7 @@ from rotator.core.event import EventType
 from rotator.core.model import Phase, SubjectKind, SubjectName
 from rotator.desk import Desk
 from rotator.engine.limits import IssuanceLimit, Limits, next_try
+from rotator.engine.recorder import AWAY_FOR, Scribe
 from rotator.errors import InvariantBroken, JournalError, Unavailable
 from rotator.ports import RotationState
 from tests.engine.accounts import broken_pairs, everything_wrong
@@ -248,6 +249,31 @@ def test_law_12_expiry_beats_bookkeeping(world: World) -> None:
     assert EventType.ISSUED in {each.type for each in late}
     assert len(world.events(EventType.EXCEPTION_OPENED)) == 1
     assert everything_wrong(world) == []
+
+
+def test_law_12_a_journal_that_is_away_is_not_waited_for_at_each_record(world: World) -> None:
+    """Past the safety line one time-out is paid and then none for a while; before it, intents are tried each time."""
+    world.run(until=world.settled)
+    recorder, now = world.engine.recorder, world.clock.now()
+    beat = Scribe(clock=world.clock, subject=SERVICE, rotation=None).event(EventType.HEARTBEAT)
+    _BrokenJournal(world).broken = True
+    calls = len(world.faults.calls)
+
+    def tried() -> int:
+        return len(world.faults.calls) - calls
+
+    assert not recorder.write((), [beat], safety_line=now)
+    assert not recorder.write((), [beat], safety_line=now)
+    assert 1 == tried()
+    with pytest.raises(JournalError):
+        recorder.write((), [beat], safety_line=now + timedelta(hours=1))
+    assert 2 == tried()
+    world.clock.advance(AWAY_FOR)
+    assert not recorder.write((), [beat], safety_line=now)
+    assert 3 == tried()
+    world.faults.clear()
+    assert 3 == recorder.enter_spooled()
+    assert recorder.write((), [beat], safety_line=now)
 
 
 def test_law_14_who_lost_the_lease_writes_nowhere(world: World) -> None:

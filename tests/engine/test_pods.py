@@ -18,6 +18,7 @@ from rotator.core.model import SubjectKind, SubjectName
 from rotator.core.rollout import RolloutPolicy, is_stale
 from rotator.engine.observe import stale_before
 from rotator.engine.targets import WorkloadTarget
+from rotator.errors import Unavailable
 from tests.engine.world import World
 from tests.fakes.pods import FakePods
 
@@ -133,6 +134,33 @@ def test_law_16_what_was_made_while_the_material_was_written_is_not_believed(rol
     assert "surely finds what was published" in rolled.why()
     rolled.finish()
     assert not early & rolled.identities()
+
+
+def test_law_15_members_that_cannot_be_seen_hold_no_renewal(rolled: Rolled) -> None:
+    """Nobody answers for them since rotator's start: the leaf is renewed, nothing counts as proven, nobody goes."""
+    rolled.world.restart()
+
+    def silent(call: str) -> None:
+        if call == "members":
+            raise Unavailable("the API server does not answer")
+
+    rolled.pods.faults.before = silent
+    former = rolled.world.consumers[SERVICE].store.read()
+    assert former is not None
+    assert former.leaf is not None
+    ends = former.leaf.not_after
+    rolled.world.run(until=lambda: rolled.world.clock.now() > ends, span=2 * HOUR, tick=10 * SECOND)
+    held = rolled.world.consumers[SERVICE].store.read()
+    assert held is not None
+    assert held.leaf is not None
+    assert held.leaf.not_after > ends
+    view = rolled.world.engine.leaves.view(SERVICE)
+    assert view is not None
+    assert ("workers/(not seen yet)",) == view.proof.waiting_on
+    assert 0 == rolled.pods.evictions
+    rolled.pods.faults.clear()
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
 
 
 def test_law_17_the_first_unhealthy_pod_stops_the_roll(rolled: Rolled) -> None:

@@ -1,5 +1,5 @@
 """
-Two replicas of one installation: real daemons on one PostgreSQL, one API server and one OpenBao, and what befalls them.
+Replicas of one installation: real daemons on one PostgreSQL, one API server and one OpenBao, and what befalls them.
 
 Rules that must stay true here:
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import requests
+from sqlalchemy.engine import make_url
 
 from rotator.cli import main
 from rotator.clock import SystemClock
@@ -341,12 +342,50 @@ def pair(
             name: _replica(directory, name, cluster, namespace, vault, store_url, services, undo) for name in NAMES
         }
         _share_key(replicas)
-        made = Pair(cluster, namespace, vault, store_url, replicas, Watcher(cluster, namespace))
-        for each in replicas.values():
+        with _settled(Pair(cluster, namespace, vault, store_url, replicas, Watcher(cluster, namespace))) as made:
+            yield made
+
+
+@contextlib.contextmanager
+def alone(
+    directory: Path,
+    cluster: Cluster,
+    namespace: str,
+    vault: VaultDomain,
+    store_url: str,
+    *,
+    database: Gate,
+    leaf: str,
+    renew_at: float,
+    retry_budget: str,
+) -> Iterator[Pair]:
+    """
+    One running replica of one short-lived certificate, which reaches its *database* over a wire that can be cut.
+
+    What is asked of the result's own `Pair.store` goes past that wire.
+    """
+    with contextlib.ExitStack() as undo:
+        through = make_url(store_url).set(port=database.port).render_as_string(hide_password=False)
+        replica = _replica(directory, NAMES[0], cluster, namespace, vault, through, 1, undo, leaf=leaf)
+        document = replica.installation.document
+        document["timing"]["retry_budget"] = retry_budget
+        for said in document["certificates"].values():
+            said["renew_at"] = renew_at
+        replica.installation.write()
+        watcher = Watcher(cluster, namespace)
+        with _settled(Pair(cluster, namespace, vault, store_url, {NAMES[0]: replica}, watcher)) as made:
+            yield made
+
+
+@contextlib.contextmanager
+def _settled(made: Pair) -> Iterator[Pair]:
+    """Run *made* until the block ends, and give it once every certificate is published and accounted for."""
+    with contextlib.ExitStack() as undo:
+        for each in made.replicas.values():
             undo.callback(each.installation.daemon.stop)
             each.start()
         wait_until(
-            lambda: len(made.published()) == services,
+            lambda: len(made.published()) == len(made.names),
             within=PATIENCE,
             what="every Secret",
         )
@@ -364,6 +403,8 @@ def _replica(
     store_url: str,
     services: int,
     undo: contextlib.ExitStack,
+    *,
+    leaf: str = "30m",
 ) -> Replica:
     """One replica with a disk of its own and a wire of its own."""
     home = directory / name
@@ -372,7 +413,7 @@ def _replica(
     kubeconfig = home / "kubeconfig"
     through = cluster.kubeconfig.read_text().replace(cluster.url, f"https://127.0.0.1:{gate.port}")
     write_private(kubeconfig, through.encode())
-    installation = Installation(home, vault, services=services)
+    installation = Installation(home, vault, services=services, leaf=leaf)
     document = installation.document
     document["store"] = store_url
     document["cluster"] = {

@@ -12,8 +12,9 @@ from rotator.adapters.kuma.rights import rbac_rules
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
 from rotator.cluster.rbac import Account, role_objects
-from rotator.cluster.rights import Rights, rule
-from tests.stack.cluster import Cluster
+from rotator.cluster.rights import Confined, Rights, rule
+from tests.stack.cluster import JSON, Cluster, Refused
+from tests.stack.published import grant
 
 pytestmark = pytest.mark.stack
 
@@ -60,3 +61,40 @@ def test_a_subresource_is_asked_for_as_one(cluster: Cluster, access: ClusterAcce
     wanted = Rights(namespaces={namespace: (rule("pods", "create"), rule("pods/eviction", "create"))})
 
     assert (f"create pods/eviction in {namespace}",) == _missing(access, wanted)
+
+
+def test_a_refusal_says_why(cluster: Cluster, system_namespace: str) -> None:
+    """What its roles let it create and the configuration does not name is refused in rotator's own words."""
+    account = Account(namespace=system_namespace)
+    names = ("worker-tls",)
+    rights = Rights(
+        namespaces={system_namespace: (rule("secrets", "create"), rule("pods/eviction", "create"))},
+        confined=(
+            Confined(namespace=system_namespace, resource="secrets", names=names),
+            Confined(namespace=system_namespace, resource="pods/eviction", patterns=("worker-[0-9]+",)),
+        ),
+    )
+    token = grant(cluster, account, rights)
+    secrets, pods = (f"/api/v1/namespaces/{system_namespace}/{plural}" for plural in ("secrets", "pods"))
+
+    def refused(path: str, body: JSON) -> str:
+        with pytest.raises(Refused) as told:
+            cluster.call("POST", path, body, token=token, query={"dryRun": "All"})
+        return str(told.value)
+
+    def secret(name: str) -> JSON:
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
+
+    def eviction(name: str) -> JSON:
+        return {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+
+    cluster.call("POST", secrets, secret(*names), token=token, query={"dryRun": "All"})
+    assert "rotator's configuration names no such object of secrets" in refused(secrets, secret("other"))
+    spec = {"serviceAccountName": account.name, "containers": [{"name": "one", "image": "none"}]}
+    for name in ("worker-0", "other"):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}}
+        cluster.call("POST", pods, {**pod, "spec": spec})
+    # Its roles and the policy let it go; dry, nobody does.
+    cluster.call("POST", f"{pods}/worker-0/eviction", eviction("worker-0"), token=token, query={"dryRun": "All"})
+    words = "rotator's configuration names no such object of pods/eviction"
+    assert words in refused(f"{pods}/other/eviction", eviction("other"))

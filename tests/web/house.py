@@ -67,11 +67,12 @@ def settings_of(directory: Path, http: Mapping[str, Any] | None = None, **more: 
 class House:
     """One world with one life of the daemon around it."""
 
-    def __init__(self, directory: Path, *, certificates: int = 3) -> None:
+    def __init__(self, directory: Path, *, certificates: int = 3, **more: Any) -> None:
+        """As `settings_of` says with *more*."""
         self.directory = directory
         self.world = World(directory, certificates=certificates)
         signer = LocalSigner.generate(directory / "log.key", ORIGIN)
-        settings = settings_of(directory, {"listen": "127.0.0.1:1", "readers": "loopback"})
+        settings = settings_of(directory, {"listen": "127.0.0.1:1", "readers": "loopback"}, **more)
         self.wired = Wired(
             settings=settings,
             clock=self.world.clock,
