@@ -48,7 +48,7 @@ stack: ## bring what test-stack needs: built with Go 1.26 or newer, unpacked fro
 	@tests/stack/build
 
 test-stack: $(VENV)/.dev stack ## the tests that need what only Go or Debian brings
-	@$(PYTEST) -m "stack and not soak" --timeout 1800 -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@$(PYTEST) -m "stack and not soak" --timeout 1800 -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 diagrams: $(VENV)/.dev ## draw docs/diagrams again from the tables in the code
 	@$(BIN)/python -m tests.diagrams

@@ -30,14 +30,11 @@ pytest_plugins = ["tests.fixtures_openbao", "tests.fixtures_cluster", "tests.fix
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Keep a module of the stack in one process, for the servers that its tests share; begin with those of many minutes.
+    Begin with the modules that take many minutes.
 
-    Otherwise the longest module would run alone at the end, while the other processes have nothing to do.
+    Otherwise the longest would run alone at the end, while the other processes have nothing to do.
     """
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
-    for item in items:
-        if item.get_closest_marker("stack") is not None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 PATIENCE_SECONDS = 5.0

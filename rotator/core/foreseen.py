@@ -474,6 +474,17 @@ def watched_alerts(seen: WatchedStanding, policy: AlertPolicy) -> tuple[Alert, .
     return tuple(found)
 
 
+def shown_certificate_alerts(
+    certificate: SubjectName, policy: AlertPolicy, *, problem: str, since: datetime
+) -> tuple[Alert, ...]:
+    """Return what it raises that rotator's own HTTP service cannot show what is published as *certificate*."""
+    says = (
+        f"the HTTP service cannot show what is published as {certificate} ({problem}) and shows the one before: "
+        "see what is published there"
+    )
+    return (_warning(AlertKind.HTTP_CERTIFICATE, certificate, since + policy.overdue_after, says),)
+
+
 def _issuer_alerts(
     seen: WatchedStanding, who: str, used: datetime, ends: datetime, policy: AlertPolicy
 ) -> tuple[Alert, ...]:

@@ -16,9 +16,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from rotator.adapters.kubernetes.reviews import ClusterReviewer
-from rotator.core.alert_kinds import AlertKind
-from rotator.core.foreseen import Alert
-from rotator.core.model import Severity, SubjectName
+from rotator.core.foreseen import Alert, shown_certificate_alerts, true_at
+from rotator.core.model import SubjectName
 from rotator.engine.targets import CertificateTarget
 from rotator.errors import Unavailable
 from rotator.ports import LeafStore, Rotation
@@ -146,18 +145,13 @@ class Service:
         served = self._served
         if served is None or not served.problem or served.problem_since is None:
             return
-        since = served.problem_since + self._daemon.wired.engine.fleet_alerts.policy.overdue_after
-        if since <= now:
-            yield Alert(
-                kind=AlertKind.HTTP_CERTIFICATE,
-                subject=SubjectName(self._http.certificate or ""),
-                severity=Severity.WARNING,
-                since=since,
-                summary=(
-                    f"the HTTP service cannot show what is published for it ({served.problem}) and shows the one "
-                    "before: see what is published there"
-                ),
-            )
+        foreseen = shown_certificate_alerts(
+            SubjectName(self._http.certificate or ""),
+            self._daemon.wired.engine.fleet_alerts.policy,
+            problem=served.problem,
+            since=served.problem_since,
+        )
+        yield from true_at(foreseen, now)
 
 
 def service_of(daemon: Daemon) -> Service | None:
