@@ -8,16 +8,20 @@ Rules that must stay true here:
 - A changed configuration takes effect as a whole or not at all; a bad one is refused and the old one goes on.
 - A lost lease ends a life (`rotator.daemon.life`). The next one begins in the same process, unless a step of the lost
   one is still under way: then the process ends, so that whoever supervises it starts it clean.
+- What does not end within the budget ends with the process: nobody waits for a server that does not answer.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import uuid
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 
@@ -41,7 +45,9 @@ LEASE_LOST = 6
 
 def run(settings_path: Path, *, clock: Clock | None = None) -> int:
     """
-    Run the daemon until it is told to stop; return 0, or `LEASE_LOST`.
+    Run the daemon until it is told to stop and return 0.
+
+    With a step under way that does not end in time the process ends here: with 0 if it was told to, else `LEASE_LOST`.
 
     Raises:
         ConfigError: If the configuration cannot be used.
@@ -54,14 +60,15 @@ def run(settings_path: Path, *, clock: Clock | None = None) -> int:
     wired: Wired | None = wire(settings, clock=time)
     while True:
         if wired is not None:
+            daemon = Daemon(wired, settings_path, told=told)
             try:
-                end = Daemon(wired, settings_path, told=told).run()
+                end = daemon.run()
+                if daemon.unfinished:
+                    _end_process(LEASE_LOST if end is End.UNFINISHED else 0)
             finally:
                 wired.close()
             # What was accepted last: the file itself may be wrong at this moment.
             settings = wired.settings
-            if end is End.UNFINISHED:
-                return LEASE_LOST
         if told.is_set() or time.wait(told, BETWEEN_LIVES):
             return 0
         try:
@@ -70,6 +77,17 @@ def run(settings_path: Path, *, clock: Clock | None = None) -> int:
             # It was there before this life ended, so it may come back.
             log.warning(LogEvent.LEDGER_UNWRITABLE, error=str(error))
             wired = None
+
+
+def _end_process(code: int) -> NoReturn:
+    """
+    End this process now, with the step that goes on in it.
+
+    Leaving in order would wait for that step's thread, for as long as whatever it asked takes to answer.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 BETWEEN_LIVES = timedelta(seconds=1)
@@ -93,6 +111,11 @@ class Daemon:
         self._always = Services(self._parts.always)
         self._leading = Services(self._parts.while_leading)
 
+    @property
+    def unfinished(self) -> bool:
+        """Return whether a step that was under way did not end in time: only the process's end ends it."""
+        return self._parts.work.unfinished
+
     def run(self) -> End:
         """Take the lease or stand by for it, work until told to stop or the lease is lost, give everything back."""
         lease, life = self._wired.lease, self.life
@@ -110,7 +133,7 @@ class Daemon:
         finally:
             life.role = Role.STOPPING
             self._always.stop()
-            if not self._parts.work.unfinished:
+            if not self.unfinished:
                 # With a step under way it is left to lapse: a successor waits it out instead of meeting that step.
                 lease.release()
 
@@ -162,12 +185,11 @@ class Daemon:
         finally:
             life.role = Role.STOPPING
             self._leading.stop()
-        unfinished = self._parts.work.unfinished
-        log.info(LogEvent.DAEMON_STOPPED, unfinished=unfinished)
+        log.info(LogEvent.DAEMON_STOPPED, unfinished=self.unfinished)
         if self._told.is_set():
             return End.TOLD
         log.error(LogEvent.LEASE_LOST, leader=life.leader())
-        return End.UNFINISHED if unfinished else End.LOST
+        return End.UNFINISHED if self.unfinished else End.LOST
 
     def _begin_term(self) -> None:
         """Have the store refuse every earlier leader from now on (law 14)."""

@@ -146,6 +146,11 @@ class ServerProcess:
         """Return whether it runs now."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """Return the status that it ended with by itself, negative for a signal; None if it runs or was stopped."""
+        return self._process.poll() if self._process is not None else None
+
     def start(self, *, ready: Callable[[], bool], within: timedelta = timedelta(seconds=30)) -> None:
         """
         Start the server and return once *ready* holds.

@@ -673,3 +673,31 @@ def test_a_lease_in_postgresql_needs_no_word_more(tmp_path: Path) -> None:
     assert (timedelta(seconds=15), timedelta(seconds=2)) == (cluster.lease.duration, cluster.lease.retry)
     with pytest.raises(ConfigError, match=r"stand_by: found it beside cluster\.lease"):
         load(written(tmp_path, POSTGRESQL, lease, ("version: 1\n", "version: 1\nstand_by: 2s\n")))
+
+
+IN_CLUSTER = (
+    ("limits: {threads: 4}", "cluster: {}"),
+    (BASE[BASE.index("    processes:") :], "    statefulset: {namespace: a, name: b, serves: {port: 8443}}\n"),
+)
+
+
+def test_a_port_is_asked_for_one_certificate_only(tmp_path: Path) -> None:
+    """Pods that are asked what they serve prove one certificate; rolled by two, the file is refused, both named."""
+    load(written(tmp_path, *IN_CLUSTER))
+    rolled_too = ("    probes: [{envoy_admin", "    rolls: [workers]\n    probes: [{envoy_admin")
+    expected = (
+        "32: workloads.workers.statefulset.serves: found it on a workload that web and worker roll; allowed where one "
+        "certificate does, because a port serves one; do prove the others by probes of their own"
+    )
+    assert [expected] == complaints(written(tmp_path, *IN_CLUSTER, rolled_too))
+
+
+def test_one_workload_of_the_cluster_has_one_name(tmp_path: Path) -> None:
+    """Two names for one StatefulSet would roll it twice: refused, and the other name is told."""
+    again = ("serves: {port: 8443}}\n", "serves: {port: 8443}}\n  again:\n    statefulset: {namespace: a, name: b}\n")
+    rolled_too = ("    rolls: [workers]", "    rolls: [workers, again]")
+    expected = (
+        "33: workloads.again.statefulset: found a/b, which workload workers is; allowed each once; do let certificates "
+        "share one"
+    )
+    assert [expected] == complaints(written(tmp_path, *IN_CLUSTER, again, rolled_too))

@@ -15,14 +15,13 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import requests
-from sqlalchemy.engine import make_url
 
 from rotator.cli import main
 from rotator.clock import SystemClock
@@ -354,23 +353,17 @@ def alone(
     vault: VaultDomain,
     store_url: str,
     *,
-    database: Gate,
     leaf: str,
-    renew_at: float,
-    retry_budget: str,
+    change: Callable[[JSON], None],
 ) -> Iterator[Pair]:
     """
-    One running replica of one short-lived certificate, which reaches its *database* over a wire that can be cut.
+    One running replica of one certificate that lives for *leaf*; *change* edits its configuration before it starts.
 
-    What is asked of the result's own `Pair.store` goes past that wire.
+    What is asked of the result's own `Pair.store` goes to *store_url*, wherever the replica is sent.
     """
     with contextlib.ExitStack() as undo:
-        through = make_url(store_url).set(port=database.port).render_as_string(hide_password=False)
-        replica = _replica(directory, NAMES[0], cluster, namespace, vault, through, 1, undo, leaf=leaf)
-        document = replica.installation.document
-        document["timing"]["retry_budget"] = retry_budget
-        for said in document["certificates"].values():
-            said["renew_at"] = renew_at
+        replica = _replica(directory, NAMES[0], cluster, namespace, vault, store_url, 1, undo, leaf=leaf)
+        change(replica.installation.document)
         replica.installation.write()
         watcher = Watcher(cluster, namespace)
         with _settled(Pair(cluster, namespace, vault, store_url, {NAMES[0]: replica}, watcher)) as made:

@@ -21,12 +21,15 @@ import pytest
 from rotator.adapters.kubernetes.lease import VERSION, KubernetesLease, LeaseTiming, lease_rights
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.paths import path_of
+from rotator.doctor import Grade
+from rotator.doctor.cluster import cluster_findings
 from rotator.embedded.loopback_tls import write_private
 from rotator.embedded.process import wait_until
 from rotator.errors import AdapterError, Conflict, Denied
 from tests.fakes.clock import ManualClock
 from tests.fakes.gate import Gate
 from tests.stack.cluster import JSON, Cluster
+from tests.web.house import settings_of
 
 pytestmark = pytest.mark.stack
 
@@ -249,3 +252,26 @@ def _allowed(lease: KubernetesLease) -> bool:
     except AdapterError:
         return False
     return True
+
+
+def test_the_doctor_says_who_leads(replicas: Replicas, tmp_path: Path) -> None:
+    """Nobody, and what to do; or the holder's name."""
+    settings = settings_of(
+        tmp_path,
+        store="postgresql+psycopg://rotator@127.0.0.1:1/rotator",
+        cluster={
+            "namespace": replicas.namespace,
+            "kubeconfig_file": str(replicas.cluster.kubeconfig),
+            "lease": {"name": "rotator"},
+        },
+    )
+
+    def said() -> list[tuple[Grade, str]]:
+        return [(each.grade, each.what) for each in cluster_findings(settings) if each.about == "cluster.lease"]
+
+    assert [(Grade.WARNING, "no replica holds the Lease, so nothing is renewed")] == said()
+    one, _ = replicas.replica("one")
+    one.acquire()
+    assert [(Grade.FINE, "one holds the Lease")] == said()
+    one.release()
+    assert [Grade.WARNING] == [grade for grade, _ in said()]

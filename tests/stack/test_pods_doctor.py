@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
 from rotator.cluster.rbac import Account, role_objects
 from rotator.core.model import SubjectName
+from rotator.doctor import Grade
+from rotator.doctor.pods import pods_findings
 from tests.stack.nodes import PLAYS, Nodes, budget, pod_ids, workload
+from tests.web.house import settings_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -55,6 +59,30 @@ class Looked:
         """Return what the doctor sees."""
         found = report(self.api, self.place)
         assert found is not None
+        return found
+
+    def told(self, directory: Path) -> dict[Grade, list[str]]:
+        """Return what the doctor says, of a workload that loads another Secret and has 8 s for all of it."""
+        where = {"namespace": self.place.namespace, "name": self.place.name, "deadline": "8s"}
+        place = {"kubernetes_secret": {"namespace": self.place.namespace, "name": "other-tls"}}
+        settings = settings_of(
+            directory,
+            cluster={"namespace": self.place.namespace, "kubeconfig_file": "/nowhere"},
+            workloads={"workers": {self.place.kind.lower(): where}},
+            certificates={
+                "web": {
+                    "trust_domain": "mesh.test",
+                    "identity": "spiffe://mesh.test/web",
+                    "lifetime": "1h",
+                    "publish": [place],
+                    "rolls": ["workers"],
+                }
+            },
+        )
+        found: dict[Grade, list[str]] = {}
+        for each in pods_findings("workload workers", settings, "workers", self.api):
+            assert each.mend or each.grade is Grade.FINE
+            found.setdefault(each.grade, []).append(each.what)
         return found
 
 
@@ -118,7 +146,7 @@ def test_a_partition_holds_nobody_once_it_is_reached(looked: Looked) -> None:
     looked.until_free()
 
 
-def test_the_doctor_sees_what_would_stand_against_a_roll(looked: Looked) -> None:
+def test_the_doctor_sees_what_would_stand_against_a_roll(looked: Looked, tmp_path: Path) -> None:
     """Budgets with what they allow, what is mounted, how long a pod may take, and that there is no such workload."""
     name, namespace = looked.place.name, looked.place.namespace
     looked.nodes.cluster.apply(budget(namespace, name, minAvailable="100%"))
@@ -127,11 +155,20 @@ def test_the_doctor_sees_what_would_stand_against_a_roll(looked: Looked) -> None
     seen = looked.report()
     assert (2, 2, None) == (seen.wanted, seen.ready, seen.held)
     assert (frozenset({"worker-tls"}), 5) == (seen.mounted, seen.grace.total_seconds())
+    told = looked.told(tmp_path)
+    assert f"PodDisruptionBudget {name} lets nobody go, though all are healthy" in told[Grade.BROKEN]
+    assert f"2 of 2 pods of {looked.place} take work" in told[Grade.FINE]
+    assert told[Grade.WARNING] == [
+        "pods may take 10s to end one after the other, and the deadline is 8s",
+        "its pods mount no other-tls, where certificate web is published",
+    ]
     looked.nodes.cluster.apply(budget(namespace, "all", maxUnavailable=1, selector={}))
     assert {name, "all"} == {each.name for each in looked.report().budgets}
+    assert any("more than one PodDisruptionBudget" in each for each in looked.told(tmp_path)[Grade.BROKEN])
     looked.nodes.cluster.delete(
         {"apiVersion": "apps/v1", "kind": looked.place.kind, "metadata": {"namespace": namespace, "name": name}}
     )
     looked.nodes.until(lambda: report(looked.api, looked.place) is None, "it to be gone")
+    assert {Grade.BROKEN: [f"there is no {looked.place}"]} == looked.told(tmp_path)
     assert () == looked.pods.members()
     assert "there is no" in (looked.pods.held() or "")
