@@ -192,16 +192,18 @@ def workload_target(
         timing = settings.timing
         # A pod that was made while the material was still being written may have mounted what was there before.
         uncertainty = timing.skew + timing.publish
+        pods = Pods(
+            cluster(),
+            place,
+            workload=SubjectName(name),
+            uncertainty=uncertainty,
+            shown_at=_shown_at(workload, clock),
+        )
         return WorkloadTarget(
             name=SubjectName(name),
             policy=rollout_policy(workload),
-            workloads=Pods(
-                cluster(),
-                place,
-                workload=SubjectName(name),
-                uncertainty=uncertainty,
-                shown_at=_shown_at(workload, clock),
-            ),
+            workloads=pods,
+            surging=pods,
             drainer=_drainer(settings, name, clock, pauses),
             part=airflow_part(workload),
             ready_within=workload.start_timeout,

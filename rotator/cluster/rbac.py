@@ -147,16 +147,22 @@ def _validations(group: str, resource: str, those: Sequence[Confined]) -> Iterat
 
 def _allowed(those: Sequence[Confined]) -> Iterator[str]:
     """Yield expressions of which one is true for what is allowed; one for each type, and for each pattern."""
-    named: dict[str | None, set[str]] = defaultdict(set)
+    named: dict[str, set[str]] = defaultdict(set)
     for each in those:
-        named[each.type].update(each.names)
-    for kind, names in named.items():
+        named[_of_type(each.type) + _keeping(each.kept)].update(each.names)
+    for conditions, names in named.items():
         if names:
             listed = ", ".join(quoted(name) for name in sorted(names))
-            yield f"(request.name in [{listed}]{_of_type(kind)})"
+            yield f"(request.name in [{listed}]{conditions})"
     for each in those:
         for pattern in each.patterns:
-            yield f"(request.name.matches({quoted(f'^({pattern})$')}){_of_type(each.type)})"
+            yield f"(request.name.matches({quoted(f'^({pattern})$')}){_of_type(each.type)}{_keeping(each.kept)})"
+
+
+def _keeping(fields: Sequence[str]) -> str:
+    """Return that each of *fields* is what it was, or absent as it was."""
+    optional = [".?".join(("", *each.split("."))) for each in fields]
+    return "".join(f" && object{each} == oldObject{each}" for each in optional)
 
 
 def _of_type(kind: str | None) -> str:

@@ -34,6 +34,8 @@ class Confined:
     """Further names that it may create, as regular expressions (RE2) of whole names."""
     type: str | None = None
     """Of a Secret, where it must be one type."""
+    kept: tuple[str, ...] = ()
+    """Of what it may update, the fields that must stay as they are (``spec.template``)."""
     operations: tuple[str, ...] = ("CREATE",)
     """``CREATE``, ``UPDATE``, ``DELETE``; what roles name needs no more."""
 

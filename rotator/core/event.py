@@ -53,6 +53,8 @@ class EventType(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     REFUSED = "refused"
+    SCALED = "scaled"
+    """Another number of members was wanted of a workload, for the time of its roll or back."""
     DRIFTED = "drifted"
     """Somebody else changed, replaced or removed what was published; what rotator does about it has its own records."""
 

@@ -236,6 +236,8 @@ class Member:
     """It was told to end and is not gone yet."""
     spare: bool = False
     """The wanted number is reached without it: it may end, and another already stands in for it."""
+    extra: bool = False
+    """It is there only for the time of the roll: the first to go when the wanted number is set back."""
     uncertainty: timedelta = timedelta()
     """By how much what it loaded may be older than ``started_at`` says: clocks of other machines."""
     host: str = ""
@@ -251,6 +253,30 @@ class Member:
     def loaded_until(self) -> datetime | None:
         """Return the moment up to which published material has surely been loaded by it; None if that is not known."""
         return None if self.started_at is None else self.started_at - self.uncertainty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surge:
+    """How many members of a workload are wanted, and what of that is rotator's own doing."""
+
+    wanted: int
+    """Now."""
+    before: int | None = None
+    """The number that rotator raised; None: it has raised none."""
+    raised_to: int | None = None
+    """To which number it did."""
+    scaled_by: str = ""
+    """Which autoscaler sets the number, in words; empty if none does, or nobody looked."""
+
+    @property
+    def more(self) -> int:
+        """Return how many members are there for the time of the roll."""
+        return self.wanted - self.before if self.before is not None and self.wanted == self.raised_to else 0
+
+    @property
+    def is_overruled(self) -> bool:
+        """Return whether somebody else has set the number since rotator raised it: then it is theirs."""
+        return self.before is not None and self.wanted != self.raised_to
 
 
 class IntentKind(StrEnum):

@@ -98,6 +98,22 @@ class UndrainMember:
     """Whose word it is, where it is somebody's; empty if it follows from what was seen."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaiseNumber:
+    """Want more members of a workload for the time of its roll."""
+
+    workload: SubjectName
+    by: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowerNumber:
+    """Want as many members of a workload as before its roll; if somebody set the number since, theirs stands."""
+
+    workload: SubjectName
+    because: str
+
+
 # --- authority steps ------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +177,7 @@ class RevokeIssuer:
 
 
 LeafStep = IssueLeaf | Republish
-RollStep = DrainMember | ReplaceMember | UndrainMember
+RollStep = DrainMember | ReplaceMember | UndrainMember | RaiseNumber | LowerNumber
 AuthorityStep = PrepareIssuer | PublishBundle | ActivateIssuer | ReissueLeaves | RetireIssuer | RevokeIssuer
 Step = LeafStep | RollStep | AuthorityStep
 
@@ -216,6 +232,10 @@ def sentence(step: Step) -> str:
             return f"replace {step.member} of {step.workload}{' without waiting for its work' if step.forced else ''}"
         case UndrainMember():
             return f"let {step.member} of {step.workload} take work again ({step.because})"
+        case RaiseNumber():
+            return f"want {step.by} more of {step.workload} for the time of its roll"
+        case LowerNumber():
+            return f"want as many of {step.workload} as before its roll ({step.because})"
         case PrepareIssuer():
             return f"prepare generation {step.number} of {step.trust_domain} ({step.reason})"
         case PublishBundle():

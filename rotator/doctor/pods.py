@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from rotator.adapters.kubernetes.workload_report import WorkloadReport, report
 from rotator.bootstrap.fleet import workload_place
 from rotator.cluster.objects import ObjectAPI
+from rotator.core.rollout import SURGE
 from rotator.core.window import written
 from rotator.doctor.findings import Finding, broken, fine, warning
 from rotator.settings import Settings
@@ -26,7 +27,7 @@ def pods_findings(about: str, settings: Settings, name: str, api: ObjectAPI) -> 
     place, wanted = workload_place(workload), workload.in_cluster
     if place is None or wanted is None:
         return
-    found = report(api, place)
+    found = report(api, place, scaler=workload.surge > 0)
     if found is None:
         yield broken(about, f"there is no {place}", "mend namespace and name, or make it: nobody would be rolled")
         return
@@ -38,7 +39,8 @@ def pods_findings(about: str, settings: Settings, name: str, api: ObjectAPI) -> 
     if found.held is not None:
         yield warning(about, found.held, "see it through: until then nobody is replaced")
     yield from _budgets(about, found)
-    yield from _time(about, found, wanted, workload.max_unavailable)
+    yield from _time(about, found, wanted, workload.max_unavailable + workload.surge, surge=workload.surge > 0)
+    yield from _number(about, found, str(place), workload.surge)
     yield from _mounts(about, found, settings, name, place.namespace)
 
 
@@ -67,9 +69,36 @@ def _budgets(about: str, found: WorkloadReport) -> Iterator[Finding]:
             )
 
 
-def _time(about: str, found: WorkloadReport, wanted: ClusterWorkload, max_unavailable: int) -> Iterator[Finding]:
+def _number(about: str, found: WorkloadReport, place: str, surge: int) -> Iterator[Finding]:
+    """Yield whether the wanted number can be raised for a roll, and what is left of an earlier one."""
+    seen = found.surge
+    if seen.scaled_by:
+        yield broken(
+            about,
+            f"{seen.scaled_by} sets the number of {place}, so surge {surge} cannot be had and its roll will not begin",
+            "take surge out of the configuration and let max_unavailable be 1 or more, or remove the autoscaler",
+        )
+    if seen.is_overruled:
+        yield warning(
+            about,
+            f"somebody else set the number of {place} to {seen.wanted} after rotator had raised it",
+            f"nothing, if {seen.wanted} is meant: rotator leaves it; annotation {SURGE} goes with the end of the roll",
+        )
+    elif seen.before is not None and not surge:
+        yield warning(
+            about,
+            f"the number of {place} is still raised from {seen.before} to {seen.wanted}, and surge is not set any more",
+            f"set it back to {seen.before} and take annotation {SURGE} off: rotator may have lost the right to do it",
+        )
+    elif seen.before is not None:
+        yield fine(about, f"the number of {place} is raised from {seen.before} to {seen.wanted} for its roll")
+
+
+def _time(
+    about: str, found: WorkloadReport, wanted: ClusterWorkload, at_once: int, *, surge: bool
+) -> Iterator[Finding]:
     """Yield whether all waves fit into the deadline if every pod uses its grace period."""
-    longest = math.ceil(found.wanted / max_unavailable) * found.grace
+    longest = math.ceil(found.wanted / at_once) * found.grace
     if longest > wanted.deadline:
         yield warning(
             about,
@@ -77,7 +106,7 @@ def _time(about: str, found: WorkloadReport, wanted: ClusterWorkload, max_unavai
             f"{written(wanted.deadline)}",
             "lengthen its deadline, raise max_unavailable, or shorten terminationGracePeriodSeconds",
         )
-    if found.wanted == 1:
+    if found.wanted == 1 and not surge:
         yield warning(about, "it has one pod, so nobody takes work while that is replaced", "give it a second one")
 
 

@@ -22,9 +22,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from rotator.core import rollout
-from rotator.core.model import Member, Observation, Serial, SubjectName
+from rotator.core.model import Member, Observation, Serial, SubjectName, Surge
 from rotator.core.order import Part, Standing, held_by_others
-from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember, Wait, sentence
+from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, UndrainMember, Wait, sentence
 from rotator.core.tasks import WorkerRun
 from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
 from rotator.engine.locks import Locks
@@ -32,7 +32,7 @@ from rotator.engine.observe import newest, observe_workload, stale_before
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_steps import RollSteps
 from rotator.engine.targets import Fleet, WorkloadTarget
-from rotator.errors import AdapterError, Conflict, NotYet, Unavailable
+from rotator.errors import AdapterError, Conflict, InvariantBroken, NotYet, Unavailable
 from rotator.ports import Rotation
 from rotator.telemetry import LogEvent
 
@@ -121,7 +121,11 @@ class RollReconciler:
             rotation for each in certificates if (rotation := self._memory.open_rotation(each.name)) is not None
         )
         since = max((moment for each in seen if (moment := stale_before(each)) is not None), default=None)
-        has_work = since is not None and self._has_work(target, members, since, rotations)
+        # What was raised is set back also when nothing else is left to be done.
+        surge = target.surging.seen(scaler=False) if target.surging is not None else None
+        has_work = since is not None and (
+            self._has_work(target, members, since, rotations) or (surge is not None and surge.before is not None)
+        )
         with self._guard:
             self._stale[target.name] = since is not None and any(rollout.is_stale(each, since) for each in members)
         if since is None or not has_work:
@@ -130,6 +134,8 @@ class RollReconciler:
         members = _proven(members, since, frozenset(_serials(seen)))
         now = self._clock.now()
         begun = self.begun(target.name, rotations)
+        if target.surging is not None and target.policy.surge and surge is not None and surge.before is None:
+            surge = target.surging.seen(scaler=True)
         decision = rollout.decide(
             target.policy,
             members,
@@ -138,8 +144,14 @@ class RollReconciler:
             now,
             self._failed.get(target.name, frozenset()),
             held=self._held(fleet, target),
+            surge=surge,
         )
         match decision:
+            case RaiseNumber() | LowerNumber():
+                log.info(LogEvent.STEP_STARTED, subject=target.name, step=sentence(decision))
+                if isinstance(decision, RaiseNumber) and not rotations:
+                    self._begun.setdefault(target.name, now)
+                return self._scale(target, decision, surge, rotations)
             case DrainMember() | ReplaceMember() | UndrainMember():
                 log.info(LogEvent.STEP_STARTED, subject=target.name, step=sentence(decision))
                 if not rotations:
@@ -159,6 +171,23 @@ class RollReconciler:
                 self._failed.pop(target.name, None)
                 self._begun.pop(target.name, None)
                 return Look(at=now + POLL if rotations else now + IDLE_LOOK)
+
+    def _scale(
+        self,
+        target: WorkloadTarget,
+        step: RaiseNumber | LowerNumber,
+        surge: Surge | None,
+        rotations: tuple[Rotation, ...],
+    ) -> Look:
+        """Apply a change of the wanted number."""
+        if target.surging is None or surge is None:
+            raise InvariantBroken(17, f"the wanted number of {target.name} is not rotator's to change")
+        try:
+            self._steps.scale(target, step, target.surging, surge, rotations)
+        except Conflict:
+            # Somebody else changed the workload meanwhile, its own controller perhaps: look, and decide again.
+            return Look(at=self._clock.now() + POLL, why="somebody else changed the workload meanwhile")
+        return Look(at=self._clock.now())
 
     def _note_runs(self, members: tuple[Member, ...], certificates: tuple[SubjectName, ...]) -> None:
         """Remember who runs: the ledger says later who ran what."""

@@ -6,6 +6,7 @@ Rules that must stay true here:
 - Running work is not killed (law 17); what happens at the drain deadline is the operator's written choice, and forcing
   is an exception in the ledger.
 - The lease is looked at before every effect (law 14).
+- A change of the wanted number is recorded as begun before it is made (law 12), and once more when it is.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rotator.core.event import Event, EventType
-from rotator.core.model import Member, SubjectName
-from rotator.core.steps import DrainMember, ReplaceMember, UndrainMember
+from rotator.core.model import Member, SubjectName, Surge
+from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, UndrainMember
 from rotator.engine.drains import Drains
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import WorkloadTarget
-from rotator.ports import Rotation
+from rotator.errors import Conflict
+from rotator.ports import Rotation, Surging
 
 
 class RollSteps:
@@ -89,6 +91,47 @@ class RollSteps:
         deferred = self._event(EventType.DRAINED, target, step.member, rotations, member, "deferred")
         decided = {"decided_by": step.decided_by} if step.decided_by else {}
         self._recorder.write((), [replace(deferred, reason=step.because, detail={**deferred.detail, **decided})])
+
+    def scale(
+        self,
+        target: WorkloadTarget,
+        step: RaiseNumber | LowerNumber,
+        surging: Surging,
+        surge: Surge,
+        rotations: tuple[Rotation, ...],
+    ) -> None:
+        """Want more members for the time of the roll, or as many as before it."""
+        now = self._clock.now()
+        match step:
+            case RaiseNumber():
+                rows = [replace(each, roll_started_at=now) for each in rotations if each.roll_started_at is None]
+                number, reason = surge.wanted + step.by, "more for the time of the roll"
+            case LowerNumber():
+                rows = []
+                number = surge.wanted if surge.is_overruled else surge.before or 0
+                reason = f"as before the roll: {step.because}"
+                if surge.is_overruled:
+                    reason = "somebody else has set the number since, and theirs stands"
+        rotation = rotations[0] if rotations else None
+        subject = rotation.subject if rotation is not None else target.name
+        begun = replace(
+            Scribe(clock=self._clock, subject=subject, rotation=rotation).event(
+                EventType.SCALED,
+                result="started",
+                detail={"workload": target.name, "from": surge.wanted, "to": number},
+            ),
+            reason=reason,
+        )
+        self._recorder.write(rows, [begun])
+        try:
+            if isinstance(step, RaiseNumber):
+                surging.more(step.by)
+            else:
+                surging.back()
+        except Conflict:
+            self._recorder.write((), [replace(begun, time=self._clock.now(), result="overtaken")])
+            raise
+        self._recorder.write((), [replace(begun, time=self._clock.now(), result="ok")])
 
     def _event(
         self,

@@ -19,7 +19,7 @@ from rotator.core.model import KeyType, ManagedCertificate, SubjectName, TrustDo
 from rotator.core.order import Part
 from rotator.core.rollout import RolloutPolicy
 from rotator.core.window import LeafPolicy
-from rotator.ports import Authorities, Drainer, Issuer, LeafStore, Mesh, ParentRevocation, Probe, Workloads
+from rotator.ports import Authorities, Drainer, Issuer, LeafStore, Mesh, ParentRevocation, Probe, Surging, Workloads
 
 TargetId = NewType("TargetId", str)
 """``certificate:NAME``, ``trust_domain:NAME`` or ``workload:NAME``: the key of a lock and of a place in the queue."""
@@ -82,6 +82,8 @@ class WorkloadTarget:
     policy: RolloutPolicy
     workloads: Workloads
     drainer: Drainer | None = None
+    surging: Surging | None = None
+    """Where the wanted number can be raised for the time of a roll."""
     ready_within: timedelta = timedelta(minutes=1)
     """A member that runs longer than this without being ready has failed: the roll stops there."""
     part: Part | None = None

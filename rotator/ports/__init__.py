@@ -48,7 +48,7 @@ from rotator.ports.notifying import Message, Notice, Notifier, Receiver
 from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
 from rotator.ports.time import Clock
 from rotator.ports.watching import Watch
-from rotator.ports.workloads import Drainer, Workloads
+from rotator.ports.workloads import Drainer, Surging, Workloads
 
 __all__ = [
     "Adoption",
@@ -103,6 +103,7 @@ __all__ = [
     "Stamp",
     "StandingAlert",
     "StandingAlerts",
+    "Surging",
     "Transaction",
     "Watch",
     "Workloads",

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from rotator.core.model import (
     Member,
+    Surge,
 )
 
 
@@ -38,6 +39,34 @@ class Workloads(Protocol):
         Where a controller starts the members anew (pods) it is told to end and nothing is waited for: `members` shows
         it as ``ending`` until it is gone. It is the member as last seen by `members` that ends: another of its name by
         now is a `Conflict`. What forbids it for a time is `NotYet`.
+        """
+        ...
+
+
+class Surging(Protocol):
+    """The wanted number of a workload's members, raised for the time of a roll."""
+
+    def seen(self, *, scaler: bool) -> Surge | None:
+        """
+        Return how many are wanted, as the last `Workloads.members` saw it; None if there is no such workload.
+
+        With *scaler* the cluster is asked who else sets the number.
+        """
+        ...
+
+    def more(self, by: int) -> None:
+        """
+        Want *by* more than were `seen`, and leave at the workload, in the same write, from which number to which.
+
+        Changed since, or gone: `Conflict`.
+        """
+        ...
+
+    def back(self) -> None:
+        """
+        Want the number that stood before, and take off what `more` left; a number that somebody set since stands.
+
+        Changed since it was `seen`, or gone: `Conflict`.
         """
         ...
 

@@ -338,6 +338,7 @@ def _workloads(settings: Settings, document: Document) -> None:
         for key in given:
             if key != "processes":
                 _in_cluster(settings, document, name, key, owners[key])
+        _number(document, place, workload)
         for at, process in enumerate(workload.processes or ()):
             _process(document, (*place, "processes", at), workload, process)
             for key in ("unit", "pid_file", "node"):
@@ -357,6 +358,30 @@ def _workloads(settings: Settings, document: Document) -> None:
                     (*place, "processes", at, "name"),
                     f"found {process_name} again; allowed each name once; do rename one of them",
                 )
+
+
+def _number(document: Document, place: Place, workload: Workload) -> None:
+    """Refuse a surge where nobody can give or end it, and a roll that could never begin."""
+    if workload.max_unavailable == 0 and workload.surge == 0:
+        document.refuse(
+            (*place, "max_unavailable"),
+            "found 0 without surge; allowed 1 or more, or 0 with a surge of 1 or more; do raise one of them: "
+            "no member could ever be replaced",
+        )
+    if workload.surge == 0:
+        return
+    if workload.processes is not None:
+        document.refuse(
+            (*place, "surge"),
+            "found it beside processes; allowed beside statefulset and deployment, whose controllers make more; "
+            "do remove it, or list one process more",
+        )
+    if workload.deployment is not None and workload.drain is not None:
+        document.refuse(
+            (*place, "surge"),
+            "found it on a Deployment that is drained; allowed on a StatefulSet, or without drain; do remove one of "
+            "them: which pod ends when the number goes back is the controller's choice, and it may be one with work",
+        )
 
 
 def _in_cluster(settings: Settings, document: Document, name: str, key: str, owners: dict[str, str]) -> None:

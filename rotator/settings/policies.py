@@ -79,7 +79,7 @@ def roll_budget(workload: Workload) -> timedelta:
         return workload.drain.deadline
     if workload.in_cluster is not None:
         return workload.in_cluster.deadline
-    waves = math.ceil(len(workload.processes or ()) / workload.max_unavailable)
+    waves = math.ceil(len(workload.processes or ()) / max(1, workload.max_unavailable))
     return waves * (workload.stop_timeout + workload.start_timeout)
 
 
@@ -89,6 +89,7 @@ def rollout_policy(workload: Workload) -> RolloutPolicy:
     celery = drain.celery if drain is not None else None
     return RolloutPolicy(
         max_unavailable=workload.max_unavailable,
+        surge=workload.surge,
         drain_deadline=roll_budget(workload),
         at_drain_deadline=drain.then if drain is not None else AtDrainDeadline.WAIT,
         drained=drain is not None,

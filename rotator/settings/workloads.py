@@ -180,8 +180,13 @@ class Workload(Keys):
     """A StatefulSet in the cluster."""
     deployment: ClusterWorkload | None = None
     """A Deployment in the cluster."""
-    max_unavailable: int = Field(default=1, ge=1, strict=True)
-    """Members that may be out of work at the same time."""
+    max_unavailable: int = Field(default=1, ge=0, strict=True)
+    """Members that may be out of work at the same time; 0 needs surge."""
+    surge: int = Field(default=0, ge=0, le=100, strict=True)
+    """
+    Pods by which the wanted number is raised for the time of a roll: they are ready before the first that takes work
+    goes, and as many more may then be out of work. Not beside an autoscaler.
+    """
     stop_timeout: PositiveDuration = _MINUTE
     """From asking a process to stop to it being gone; pods have their own grace period."""
     start_timeout: PositiveDuration = _MINUTE

@@ -73,7 +73,7 @@ class FakeBench:
         pytest.fail(f"never: {what}")
 
     def scale(self, size: int) -> None:
-        self.workloads.replicas = size
+        self.workloads.scale(size)
 
     def at_most_one_disrupted(self) -> None:
         self.workloads.most_disrupted = 1

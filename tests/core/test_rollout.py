@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotator.core.model import Member
+from rotator.core.model import Member, Surge
 from rotator.core.rollout import AtDrainDeadline, RollDecision, RolloutPolicy, decide, foreseen
-from rotator.core.steps import Done, DrainMember, Nothing, ReplaceMember, UndrainMember, Wait
+from rotator.core.steps import Done, DrainMember, LowerNumber, Nothing, RaiseNumber, ReplaceMember, UndrainMember, Wait
 from tests.core.worlds import HOUR, MINUTE, NOW, SECOND, member
 
 POLICY = RolloutPolicy(max_unavailable=1, drain_deadline=HOUR)
@@ -22,9 +22,11 @@ def roll(
     policy: RolloutPolicy = POLICY,
     now: datetime = NOW + MINUTE,
     failed: frozenset[str] = frozenset(),
+    surge: Surge | None = None,
+    held: str | None = None,
 ) -> RollDecision:
     """Return the decision about *members*; their material changed at `NOW`, when the roll started."""
-    return decide(policy, members, NOW, NOW, now, failed)
+    return decide(policy, members, NOW, NOW, now, failed, held, surge)
 
 
 def test_law_16_no_restart_without_changed_material() -> None:
@@ -68,7 +70,8 @@ def test_law_17_a_wave_that_can_never_begin_says_so() -> None:
     assert isinstance(stuck, Wait)
     assert stuck.alert
     spare = replace(POLICY, max_unavailable=0, surge=1)
-    assert isinstance(roll(member("a"), member("b"), policy=spare), DrainMember)
+    wants = roll(member("a"), member("b"), policy=spare, surge=Surge(wanted=2))
+    assert RaiseNumber(workload=member("a").workload, by=1) == wants
 
 
 def test_law_17_every_queue_keeps_a_consumer() -> None:
@@ -286,3 +289,164 @@ def test_law_17_some_members_stay_available_whatever_else() -> None:
     assert (True, ("a",)) == (alone.alert, alone.on)
     assert ReplaceMember(workload=member("a").workload, member="a") == roll(member("a"), member("b"), policy=policy)
     assert isinstance(roll(member("a"), member("b", ready=False, fresh=True), policy=policy), Wait)
+
+
+SURGING = replace(POLICY, max_unavailable=0, surge=1, starts_members=False)
+RAISED = Surge(wanted=3, before=2, raised_to=3)
+RAISE = RaiseNumber(workload=member("a").workload, by=1)
+
+
+def extra(name: str = "x", *, draining: bool = False, busy: int | None = 0, idle_seen: int = 0) -> Member:
+    """Return a ready member that is there for the time of the roll."""
+    made = member(name, fresh=True, draining=draining, busy=busy, idle_seen=idle_seen, queues=("q",))
+    return replace(made, extra=True)
+
+
+def test_law_17_more_come_before_one_that_takes_work_goes() -> None:
+    """One that takes no work anyway goes first; then the number is raised, and nobody goes before the new is ready."""
+    plain = Surge(wanted=2)
+    sick = roll(member("a"), member("b", ready=False), policy=SURGING, surge=plain)
+    assert DrainMember(workload=member("b").workload, member="b") == sick
+    a, b = member("a", queues=("q",)), member("b", queues=())
+    assert RAISE == roll(a, b, policy=SURGING, surge=plain)
+    coming = replace(extra(), ready=False)
+    assert Wait(until=None, on=("x",), why="to take work") == roll(a, b, coming, policy=SURGING, surge=RAISED)
+    # Alone it was not to be drained: now the other consumes its queue.
+    assert DrainMember(workload=a.workload, member="a") == roll(a, b, extra(), policy=SURGING, surge=RAISED)
+
+
+def test_whose_number_it_is_not_rotator_does_not_raise_it() -> None:
+    """An autoscaler, somebody's roll-out, or somebody who set it back: said in words, and nobody goes."""
+    members = member("a"), member("b")
+    scaled = roll(*members, policy=SURGING, surge=Surge(wanted=2, scaled_by="HorizontalPodAutoscaler web, made for X"))
+    assert isinstance(scaled, Wait)
+    assert (True, ("HorizontalPodAutoscaler web",)) == (scaled.alert, scaled.on)
+    assert "take surge out of the configuration" in scaled.why
+    held = roll(*members, policy=SURGING, surge=Surge(wanted=2), held="it is paused")
+    assert isinstance(held, Wait)
+    assert "it is paused" in held.why
+    overruled = Surge(wanted=2, before=2, raised_to=3)
+    stands = roll(*members, policy=SURGING, surge=overruled)
+    assert isinstance(stands, Wait)
+    assert (True, ("rotator.io/surge",)) == (stands.alert, stands.on)
+    # Where one may be out of work without more, the roll goes on without more.
+    going_on = roll(*members, policy=replace(SURGING, max_unavailable=1), surge=overruled)
+    assert DrainMember(workload=members[0].workload, member="a") == going_on
+
+
+@pytest.mark.parametrize("choice", AtDrainDeadline)
+def test_law_17_who_came_for_the_roll_is_idle_before_the_number_goes_back(choice: AtDrainDeadline) -> None:
+    """Drained, seen idle twice, then it goes; past the deadline it is waited for, whatever was chosen."""
+    policy = replace(SURGING, at_drain_deadline=choice)
+    done = member("a", fresh=True, queues=("q",)), member("b", fresh=True, queues=("q",))
+    for now in (NOW + MINUTE, NOW + 2 * HOUR):
+        first = roll(*done, extra(busy=1), policy=policy, surge=RAISED, now=now)
+        assert DrainMember(workload=done[0].workload, member="x") == first
+        for busy, seen in ((1, 0), (None, 0), (0, 1)):
+            working = extra(draining=True, busy=busy, idle_seen=seen)
+            waits = roll(*done, working, policy=policy, surge=RAISED, now=now)
+            assert isinstance(waits, Wait)
+            assert ("x",) == waits.on
+        idle = extra(draining=True, idle_seen=2)
+        assert isinstance(roll(*done, idle, policy=policy, surge=RAISED, now=now), LowerNumber)
+    # The number is back and its controller has yet to tell it to end: no work is given to it any more.
+    assert Done() == roll(*done, replace(idle, extra=False, spare=True), policy=policy, surge=Surge(wanted=2))
+    alone = roll(*(replace(each, queues=frozenset()) for each in done), extra(), policy=policy, surge=RAISED)
+    assert isinstance(alone, Wait)
+    assert alone.alert
+
+
+def test_law_17_a_stopped_roll_keeps_those_that_are_needed() -> None:
+    """One failed: who came for the roll stays where the minimum needs it, or where it failed itself; else it goes."""
+    sick, well = member("a", fresh=True, ready=False), member("b")
+    failed = frozenset({"a"})
+    idle = extra(draining=True, idle_seen=2)
+    one = replace(SURGING, max_unavailable=1)
+    assert isinstance(roll(sick, well, extra(), policy=SURGING, surge=RAISED, failed=failed), Wait)
+    back = roll(sick, well, idle, policy=SURGING, surge=RAISED, failed=failed)
+    assert isinstance(back, UndrainMember)
+    assert isinstance(roll(sick, well, idle, policy=one, surge=RAISED, failed=failed), LowerNumber)
+    itself = roll(well, member("c"), replace(idle, ready=False), policy=one, surge=RAISED, failed=frozenset({"x"}))
+    assert not isinstance(itself, LowerNumber)
+    gone_on = roll(well, member("c"), idle, policy=one, surge=RAISED)
+    assert UndrainMember(workload=well.workload, member="x", because="the roll goes on") == gone_on
+    # Not wanted any more: it goes whatever else.
+    off = replace(SURGING, surge=0)
+    assert isinstance(roll(sick, well, idle, policy=off, surge=RAISED, failed=failed), LowerNumber)
+
+
+@given(
+    sizes=st.integers(min_value=1, max_value=5),
+    unavailable=st.integers(min_value=0, max_value=2),
+    surge=st.integers(min_value=1, max_value=3),
+    choice=st.sampled_from(AtDrainDeadline),
+    tasks=st.lists(st.integers(min_value=0, max_value=4), min_size=8, max_size=8),
+    scaled=st.none() | st.tuples(st.integers(min_value=0, max_value=40), st.integers(min_value=1, max_value=7)),
+)
+def test_law_17_a_roll_with_surge_never_goes_below_the_minimum_and_gives_back_what_is_its_own(
+    sizes: int, unavailable: int, surge: int, choice: AtDrainDeadline, tasks: list[int], scaled: tuple[int, int] | None
+) -> None:
+    """Whoever goes is idle, enough others work, one always consumes; at the end the number is the people's own."""
+    policy = RolloutPolicy(
+        max_unavailable=unavailable,
+        surge=surge,
+        drain_deadline=HOUR,
+        at_drain_deadline=choice,
+        starts_members=False,
+    )
+    number = Surge(wanted=sizes)
+    members = {f"m{n}": member(f"m{n}", busy=tasks[n], queues=("q",)) for n in range(sizes)}
+    theirs = sizes
+    for tick in range(400):
+        # Somebody who sets the very number that rotator raised it to cannot be told from it.
+        if scaled is not None and tick == scaled[0] and scaled[1] != number.raised_to:
+            theirs = scaled[1]
+            number = replace(number, wanted=theirs)
+        members = _made(members, number, tasks)
+        decided = decide(policy, tuple(members.values()), NOW, NOW, NOW + tick * SECOND, frozenset(), surge=number)
+        at_work = [each for each in members.values() if each.ready and not each.draining]
+        match decided:
+            case Done():
+                break
+            case RaiseNumber():
+                assert number.before is None
+                number = Surge(wanted=number.wanted + surge, before=number.wanted, raised_to=number.wanted + surge)
+            case LowerNumber():
+                for name in list(members)[number.wanted - number.more :]:
+                    gone = members.pop(name)
+                    assert 0 == gone.busy
+                    assert gone.draining
+                assert number.before is not None
+                number = Surge(wanted=number.wanted if number.is_overruled else number.before)
+                assert theirs == number.wanted
+            case DrainMember():
+                members[decided.member] = replace(members[decided.member], draining=True)
+                assert len(at_work) > 1
+                assert len(at_work) - 1 >= (number.before or number.wanted) - unavailable or number.is_overruled
+            case ReplaceMember():
+                assert 0 == members[decided.member].busy
+                members[decided.member] = member(decided.member, fresh=True, ready=False, queues=("q",))
+            case UndrainMember():
+                members[decided.member] = replace(members[decided.member], draining=False)
+            case Wait() if decided.alert:
+                # The number is theirs, or one of theirs alone consumes: people are told, nobody went.
+                assert scaled is not None
+                return
+            case Wait():
+                members = {name: _worked(each) for name, each in members.items()}
+            case _:
+                raise AssertionError(decided)
+    assert (None, theirs) == (number.before, number.wanted)
+    assert all(each.ready and each.started_at is not None and each.started_at >= NOW for each in members.values())
+
+
+def _made(members: dict[str, Member], number: Surge, tasks: list[int]) -> dict[str, Member]:
+    """Return as many members as are wanted, as the controller of a StatefulSet makes and takes them."""
+    names = [f"m{n}" for n in range(number.wanted)]
+    return {
+        name: replace(
+            members.get(name) or member(name, fresh=True, ready=False, busy=tasks[at % len(tasks)], queues=("q",)),
+            extra=at >= number.wanted - number.more,
+        )
+        for at, name in enumerate(names)
+    }

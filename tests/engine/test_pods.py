@@ -20,7 +20,8 @@ from rotator.engine.observe import stale_before
 from rotator.engine.targets import WorkloadTarget
 from rotator.errors import Unavailable
 from tests.engine.world import World
-from tests.fakes.pods import FakePods
+from tests.fakes.faults import Crash
+from tests.fakes.pods import FakePodDrainer, FakePods
 
 SERVICE = SubjectName("service-0")
 WORKERS = SubjectName("workers")
@@ -31,9 +32,21 @@ READY_WITHIN = 30 * SECOND
 class Rolled:
     """A world whose first service is loaded by pods at their start, and by nobody else."""
 
-    def __init__(self, directory: Path, kind: Kind, *, replicas: int = 3, max_unavailable: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        kind: Kind,
+        *,
+        replicas: int = 3,
+        max_unavailable: int = 1,
+        surge: int = 0,
+        drained: bool = False,
+    ) -> None:
         self.world = World(directory, certificates=1)
-        self.pods = FakePods(self.world.clock, kind, replicas=replicas, uncertainty=10 * SECOND)
+        self.pods = FakePods(
+            self.world.clock, kind, replicas=replicas, uncertainty=10 * SECOND, faults=self.world.faults
+        )
+        self.drainer = FakePodDrainer(self.pods) if drained else None
         self.pods.ready_after = 4 * SECOND
         self.pods.grace = 3 * SECOND
         target = self.world.certificates[SERVICE]
@@ -42,14 +55,23 @@ class Rolled:
         self.world.workloads[WORKERS] = WorkloadTarget(
             name=WORKERS,
             policy=RolloutPolicy(
-                max_unavailable=max_unavailable, drain_deadline=5 * MINUTE, drained=False, starts_members=False
+                max_unavailable=max_unavailable,
+                surge=surge,
+                drain_deadline=5 * MINUTE,
+                drained=drained,
+                starts_members=False,
             ),
             workloads=self.pods,
+            surging=self.pods,
+            drainer=self.drainer,
             ready_within=READY_WITHIN,
         )
         self.world.restart()
-        self.world.run(until=self.world.settled, span=HOUR)
+        # Pods that were there before the first certificate are rolled once already.
+        self.world.run(until=lambda: given_back(self) and len(self.pods.members()) == replicas, span=HOUR)
         self.pods.evictions = 0
+        self.pods.wanted.clear()
+        self.known = len(self.world.told())
         self.pods.fewest_ready = replicas
 
         self.loads = True
@@ -290,9 +312,9 @@ def test_law_17_whatever_joins_and_leaves_meanwhile(
         rolled.world.run(span=timedelta(seconds=seconds))
         match what:
             case "more":
-                rolled.pods.replicas += 1
+                rolled.pods.scale(rolled.pods.replicas + 1)
             case "fewer":
-                rolled.pods.replicas = max(1, rolled.pods.replicas - 1)
+                rolled.pods.scale(max(1, rolled.pods.replicas - 1))
             case "end one":
                 rolled.pods.end(rolled.pods.members()[0].name)
             case _:
@@ -309,3 +331,103 @@ def test_law_17_whatever_joins_and_leaves_meanwhile(
     # Those who came within the clocks' difference of the publication may go a second time, nobody else.
     assert rolled.pods.evictions <= len(before) + sum(what in {"more", "end one"} for _, what in disturbances)
     rolled.world.close()
+
+
+@pytest.fixture
+def surging(tmp_path: Path) -> Iterator[Rolled]:
+    """A settled world with one drained pod, the only consumer of its queue, that may be two for a roll's time."""
+    made = Rolled(tmp_path, Kind.STATEFULSET, replicas=1, max_unavailable=0, surge=1, drained=True)
+    yield made
+    made.world.close()
+
+
+def busy_at_start(rolled: Rolled) -> None:
+    """Let every pod that takes work from now on get one task, once."""
+    assert rolled.drainer is not None
+    begun: set[str] = set()
+
+    def begin(uid: str) -> int:
+        if uid in begun:
+            return 0
+        begun.add(uid)
+        return 4
+
+    rolled.drainer.begins = begin
+    rolled.drainer.without_consumer = 0
+
+
+def given_back(rolled: Rolled) -> bool:
+    """Return whether the certificate is in use, and nothing is raised."""
+    return rolled.world.settled() and rolled.pods.raised is None
+
+
+def numbers(rolled: Rolled) -> list[tuple[object, object, str]]:
+    """Return what the ledger says of the wanted number: from, to, and how it went."""
+    new = [each.event for each in rolled.world.told()[rolled.known :]]
+    return [(each.detail["from"], each.detail["to"], each.result) for each in new if each.type is EventType.SCALED]
+
+
+def test_law_17_the_only_consumer_is_rolled_with_another_beside_it(surging: Rolled) -> None:
+    """Two for the time of the roll, one after it; a queue always has its consumer, and no work is lost."""
+    before = surging.identities()
+    busy_at_start(surging)
+    surging.ask()
+    surging.world.run(until=lambda: given_back(surging) and len(surging.identities()) == 1, span=20 * MINUTE)
+    assert not before & surging.identities()
+    assert ([2, 1], 1) == (surging.pods.wanted, surging.pods.evictions)
+    assert surging.drainer is not None
+    assert (0, 0) == (surging.pods.lost, surging.drainer.without_consumer)
+    assert [(1, 2, "started"), (1, 2, "ok"), (2, 1, "started"), (2, 1, "ok")] == numbers(surging)
+
+
+@pytest.mark.parametrize("call", ["more", "back"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_law_13_a_crash_while_the_number_changes_leaves_it_to_whoever_comes_next(
+    surging: Rolled, call: str, when: str
+) -> None:
+    """Raised once and set back once, by the next process if need be; its records say so."""
+    crashed: list[str] = []
+
+    def crash(name: str) -> None:
+        if name == call and not crashed:
+            crashed.append(name)
+            raise Crash(name)
+
+    busy_at_start(surging)
+    setattr(surging.world.faults, when, crash)
+    surging.ask()
+    for _ in range(30 * 60):
+        try:
+            surging.world.engine.sweep()
+        except Crash:
+            surging.world.restart()
+        if given_back(surging) and len(surging.identities()) == 1:
+            break
+        surging.world.settle()
+        surging.world.clock.advance(SECOND)
+    assert [call] == crashed
+    assert ([2, 1], 1) == (surging.pods.wanted, surging.pods.evictions)
+    assert 0 == surging.pods.lost
+    assert {(1, 2), (2, 1)} == {(came, went) for came, went, _ in numbers(surging)}
+
+
+def test_somebody_elses_number_stands(tmp_path: Path) -> None:
+    """Scaled while it is raised: the roll ends without another raise, and the number is theirs."""
+    rolled = Rolled(tmp_path, Kind.DEPLOYMENT, surge=1)
+    rolled.ask()
+    rolled.until_evicted(1)
+    assert (3, 4) == rolled.pods.raised
+    rolled.pods.scale(6)
+    rolled.world.run(until=lambda: given_back(rolled), span=20 * MINUTE)
+    assert (6, [4, 6]) == (rolled.pods.replicas, rolled.pods.wanted)
+    assert (6, 6, "ok") == numbers(rolled)[-1]
+    rolled.world.close()
+
+
+def test_an_autoscaler_is_not_fought(surging: Rolled) -> None:
+    """Nobody goes and nothing is raised; people are told who stands against it."""
+    surging.pods.autoscaler = "HorizontalPodAutoscaler worker"
+    surging.ask()
+    surging.world.run(until=lambda: "HorizontalPodAutoscaler worker sets the number" in surging.why())
+    surging.world.run(until=lambda: AlertKind.ROLL_HELD in surging.alerts(), span=10 * MINUTE)
+    assert (0, []) == (surging.pods.evictions, surging.pods.wanted)

@@ -8,12 +8,13 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from rotator.adapters.kubernetes.workloads import WorkloadPlace, held_by_others, owned_pods
+from rotator.adapters.kubernetes.workloads import WorkloadPlace, held_by_others, owned_pods, scaler_of, surge_of
 from rotator.cluster.objects import JSON, ObjectAPI
 from rotator.cluster.paths import path_of
+from rotator.core.model import Surge
 
 _GRACE_SECONDS = 30
 """Kubernetes' own default."""
@@ -43,10 +44,16 @@ class WorkloadReport:
     mounted: frozenset[str]
     """Names of the Secrets and ConfigMaps that its pods mount."""
     budgets: tuple[BudgetSeen, ...]
+    surge: Surge
+    """How many are wanted, and what of that is rotator's own."""
 
 
-def report(api: ObjectAPI, place: WorkloadPlace) -> WorkloadReport | None:
-    """Return what there is of *place*, None if there is no such workload."""
+def report(api: ObjectAPI, place: WorkloadPlace, *, scaler: bool = False) -> WorkloadReport | None:
+    """
+    Return what there is of *place*, None if there is no such workload.
+
+    With *scaler* it is asked who else sets its number, for which there is a right where surge is set.
+    """
     owner = api.get(place.path)
     if owner is None:
         return None
@@ -56,7 +63,8 @@ def report(api: ObjectAPI, place: WorkloadPlace) -> WorkloadReport | None:
     labels = template["metadata"].get("labels", {})
     listed = api.listed(path_of("policy/v1", "poddisruptionbudgets", namespace=place.namespace))
     return WorkloadReport(
-        wanted=int(owner["spec"].get("replicas", 1)),
+        wanted=surge_of(owner).wanted,
+        surge=replace(surge_of(owner), scaled_by=scaler_of(api, place) if scaler else ""),
         ready=int(owner.get("status", {}).get("readyReplicas", 0)),
         held=held_by_others(place.kind, owner, pods),
         grace=timedelta(seconds=spec.get("terminationGracePeriodSeconds", _GRACE_SECONDS)),

@@ -10,22 +10,28 @@ Rules that must stay true here:
 - A pod has loaded what was published before it was *created*: kubelet reads a Secret when it mounts it, which is later.
   A container that was restarted in its pod proves nothing, its volume was mounted before.
 - What somebody else rolls out or has paused is theirs: nobody is replaced until they are done.
+- The wanted number and the annotation that says what it was before are one write, with the revision that was read as
+  its precondition: there is no moment at which one is true without the other (laws 13 and 14).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from rotator.cluster.objects import JSON, ObjectAPI
 from rotator.cluster.paths import path_of
-from rotator.core.model import Member, Serial, SubjectName
-from rotator.errors import Rejected
+from rotator.core.model import Member, Serial, SubjectName, Surge
+from rotator.core.rollout import SURGE
+from rotator.errors import Conflict, Rejected
 
 _APPS: Final = "apps/v1"
+_RAISED: Final = re.compile(r"from ([0-9]{1,9}) to ([0-9]{1,9})")
+"""What the annotation says."""
 _OVER: Final = frozenset({"Succeeded", "Failed"})
 """Phases of a pod that will not run again."""
 
@@ -70,7 +76,7 @@ class WorkloadPlace:
 
 
 class Pods:
-    """`rotator.ports.Workloads` for one StatefulSet or Deployment."""
+    """`rotator.ports.Workloads` and `rotator.ports.Surging` for one StatefulSet or Deployment."""
 
     def __init__(
         self,
@@ -99,6 +105,8 @@ class Pods:
         self._uncertainty = uncertainty
         self._uids: Mapping[str, str] = {}
         self._held: str | None = None
+        self._surge: Surge | None = None
+        self._revision = ""
 
     def members(self) -> tuple[Member, ...]:
         """
@@ -108,12 +116,13 @@ class Pods:
         """
         found = self._api.get(self._place.path)
         if found is None:
-            self._uids, self._held = {}, f"there is no {self._place}"
+            self._uids, self._held, self._surge = {}, f"there is no {self._place}", None
             return ()
         pods = owned_pods(self._api, self._place, found)
         self._uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
         self._held = held_by_others(self._place.kind, found, pods)
-        wanted = int(found["spec"].get("replicas", 1))
+        self._surge, self._revision = surge_of(found), found["metadata"]["resourceVersion"]
+        wanted = self._surge.wanted
         match self._place.kind:
             case Kind.STATEFULSET:
                 return tuple(self._ordinals(found, pods, wanted))
@@ -140,6 +149,34 @@ class Pods:
             raise Rejected(f"{self._place} has no pod {member}")
         self._api.evict(path_of("v1", "pods", namespace=self._place.namespace, name=member), uid=uid)
 
+    # --- the wanted number ------------------------------------------------------------------------------------------
+
+    def seen(self, *, scaler: bool) -> Surge | None:
+        """Return how many are wanted; with *scaler* the namespace's autoscalers are asked for."""
+        if self._surge is None or not scaler:
+            return self._surge
+        return replace(self._surge, scaled_by=scaler_of(self._api, self._place))
+
+    def more(self, by: int) -> None:
+        """Want *by* more, and leave on the workload from which number to which."""
+        if self._surge is None or self._surge.before is not None:
+            raise Conflict(f"the number of {self._place} is not one to raise")
+        wanted = self._surge.wanted
+        self._write(f"from {wanted} to {wanted + by}", replicas=wanted + by)
+
+    def back(self) -> None:
+        """Want as many as before, unless somebody else has set the number since, and take the annotation off."""
+        if self._surge is None or self._surge.before is None:
+            return
+        self._write(None, replicas=None if self._surge.is_overruled else self._surge.before)
+
+    def _write(self, raised: str | None, *, replicas: int | None) -> None:
+        """Write the annotation, and the wanted number if it is not None, if nothing has changed since the last look."""
+        body: JSON = {"metadata": {"resourceVersion": self._revision, "annotations": {SURGE: raised}}}
+        if replicas is not None:
+            body["spec"] = {"replicas": replicas}
+        self._api.merge(self._place.path, body)
+
     # --- what there is ----------------------------------------------------------------------------------------------
 
     def _ordinals(self, owner: JSON, pods: tuple[JSON, ...], wanted: int) -> Iterator[Member]:
@@ -147,12 +184,17 @@ class Pods:
         name = owner["metadata"]["name"]
         first = int(owner["spec"].get("ordinals", {}).get("start", 0))
         names = [f"{name}-{number}" for number in range(first, first + wanted)]
+        # Its controller removes the highest numbers first, whatever the order in which they are rolled.
+        extra = frozenset(names[len(names) - self._surge.more :]) if self._surge is not None else frozenset()
         if self._place.order is Order.HIGHEST_FIRST:
             names.reverse()
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
         for each in names:
             pod = by_name.pop(each, None)
-            yield self._to_come(each) if pod is None else self._member(pod, spare=False)
+            if pod is None:
+                yield self._to_come(each, extra=each in extra)
+            else:
+                yield self._member(pod, spare=False, extra=each in extra)
         yield from (self._member(pod, spare=True) for pod in by_name.values())
 
     def _interchangeable(self, pods: tuple[JSON, ...], wanted: int) -> Iterator[Member]:
@@ -163,7 +205,7 @@ class Pods:
             yield self._to_come(f"{self._place.name} (pod {number} to come)")
         yield from (self._member(pod, spare=True) for pod in pods if _is_ending(pod))
 
-    def _member(self, pod: JSON, *, spare: bool) -> Member:
+    def _member(self, pod: JSON, *, spare: bool, extra: bool = False) -> Member:
         metadata, status = pod["metadata"], pod.get("status", {})
         ending = _is_ending(pod)
         address = status.get("podIP", "")
@@ -171,26 +213,29 @@ class Pods:
         return Member(
             workload=self._workload,
             name=metadata["name"],
-            running=True,
+            # One that is to go with the number and has never begun has no work to lose.
+            running=not (extra and status.get("phase") == "Pending"),
             ready=ready,
             started_at=datetime.fromisoformat(metadata["creationTimestamp"]),
             identity=metadata["uid"],
             detail="" if ready else _why_not_ready(pod),
             ending=ending,
             spare=spare,
+            extra=extra,
             uncertainty=self._uncertainty,
             host=pod["spec"].get("hostname") or metadata["name"],
             address=address,
             shows=(self._shown_at(address) or Serial("")) if self._shown_at is not None and ready and address else None,
         )
 
-    def _to_come(self, name: str) -> Member:
+    def _to_come(self, name: str, *, extra: bool = False) -> Member:
         return Member(
             workload=self._workload,
             name=name,
             running=False,
             ready=False,
             started_at=None,
+            extra=extra,
             detail=f"the {self._place.kind}'s controller has yet to make it",
         )
 
@@ -210,6 +255,37 @@ def owned_pods(api: ObjectAPI, place: WorkloadPlace, owner: JSON) -> tuple[JSON,
             key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]),
         )
     )
+
+
+def surge_of(owner: JSON) -> Surge:
+    """
+    Return how many are wanted of *owner*, and what of that rotator has raised.
+
+    Words in the annotation that are not rotator's say that somebody else has set both: the number stands.
+    """
+    wanted = int(owner["spec"].get("replicas", 1))
+    words = owner["metadata"].get("annotations", {}).get(SURGE)
+    if words is None:
+        return Surge(wanted=wanted)
+    said = _RAISED.fullmatch(words)
+    before, raised_to = (int(said[1]), int(said[2])) if said is not None else (wanted, -1)
+    # Raised by nothing or less is nobody's surge.
+    return Surge(wanted=wanted, before=before, raised_to=raised_to if raised_to > before else -1)
+
+
+def scaler_of(api: ObjectAPI, place: WorkloadPlace) -> str:
+    """
+    Return which autoscaler sets the number of *place*, in words; empty if none does.
+
+    KEDA scales by a HorizontalPodAutoscaler that it makes, so that is where its ScaledObjects are seen too.
+    """
+    for each in api.listed(path_of("autoscaling/v2", "horizontalpodautoscalers", namespace=place.namespace)):
+        target = each["spec"]["scaleTargetRef"]
+        if (target["kind"], target["name"]) == (place.kind.value, place.name):
+            owners = each["metadata"].get("ownerReferences", ())
+            made_by = next((f", made for {owner['kind']} {owner['name']}" for owner in owners), "")
+            return f"HorizontalPodAutoscaler {each['metadata']['name']}{made_by}"
+    return ""
 
 
 def held_by_others(kind: Kind, owner: JSON, pods: tuple[JSON, ...]) -> str | None:
