@@ -38,13 +38,13 @@ def pods_findings(about: str, settings: Settings, name: str, api: ObjectAPI) -> 
         yield fine(about, ready)
     if found.held is not None:
         yield warning(about, found.held, "see it through: until then nobody is replaced")
-    yield from _budgets(about, found)
+    yield from _budgets(about, found, surge=workload.surge > 0)
     yield from _time(about, found, wanted, workload.max_unavailable + workload.surge, surge=workload.surge > 0)
     yield from _number(about, found, str(place), workload.surge)
     yield from _mounts(about, found, settings, name, place.namespace)
 
 
-def _budgets(about: str, found: WorkloadReport) -> Iterator[Finding]:
+def _budgets(about: str, found: WorkloadReport, *, surge: bool) -> Iterator[Finding]:
     """Yield what its PodDisruptionBudgets mean for a roll."""
     if len(found.budgets) > 1:
         names = ", ".join(each.name for each in found.budgets)
@@ -57,6 +57,12 @@ def _budgets(about: str, found: WorkloadReport) -> Iterator[Finding]:
     for each in found.budgets:
         if each.allowed > 0:
             yield fine(about, f"PodDisruptionBudget {each.name} lets {each.allowed} go now")
+        elif each.all_healthy and surge:
+            yield warning(
+                about,
+                f"PodDisruptionBudget {each.name} lets nobody go, though all are healthy; with surge it may",
+                "let it ask for minAvailable as a number, no higher than what is wanted without surge",
+            )
         elif each.all_healthy:
             yield broken(
                 about,

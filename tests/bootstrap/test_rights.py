@@ -11,10 +11,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from rotator.adapters.kubernetes.rolling_rights import rolling_rights
+from rotator.adapters.kubernetes.workloads import Kind, WorkloadPlace
 from rotator.bootstrap import rights
 from rotator.bootstrap.rights import Lent, cluster_rights, mesh_rights, rights_objects
 from rotator.cli import app
-from rotator.cluster.rbac import Account
+from rotator.cluster.rbac import Account, confinement
+from rotator.cluster.rights import rule as rule_of
 from rotator.errors import ConfigError
 from rotator.settings import Settings
 
@@ -124,6 +127,19 @@ def test_every_create_of_secrets_is_confined_to_names() -> None:
     assert "(request.name in ['gateway-tls-previous'] && object.type == 'rotator.io/previous')" in secrets[2]
     assert "'rotator-default-cert-0'" in secrets[3]
     assert "Fail" == policy["spec"]["failurePolicy"]
+
+
+def test_only_with_surge_is_a_workload_changed_and_only_its_number() -> None:
+    """One right to patch, by name, and a policy that keeps the template; without surge neither."""
+    place = WorkloadPlace(kind=Kind.STATEFULSET, namespace="airflow", name="worker")
+    plain, surging = rolling_rights(place), rolling_rights(place, surge=True)
+    patches = [each for each in surging.namespaces["airflow"] if "patch" in each["verbs"]]
+    assert [rule_of("statefulsets", "patch", group="apps", names=("worker",))] == patches
+    assert not [each for each in plain.namespaces["airflow"] if "patch" in each["verbs"]]
+    assert {"pods/eviction"} == {each.resource for each in plain.confined}
+    (kept,) = (each for each in confinement(surging.confined, ACCOUNT, name="rotator") if "validations" in each["spec"])
+    expressions = [each["expression"] for each in kept["spec"]["validations"] if "'statefulsets'" in each["expression"]]
+    assert "object.?spec.?template == oldObject.?spec.?template" in expressions[-1]
 
 
 def test_the_same_configuration_gives_the_same_bytes(tmp_path: Path) -> None:

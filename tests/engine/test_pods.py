@@ -296,16 +296,17 @@ def test_a_wave_may_be_more_than_one(tmp_path: Path) -> None:
 @settings(max_examples=15)
 @given(
     kind=st.sampled_from(Kind),
+    surge=st.integers(min_value=0, max_value=1),
     disturbances=st.lists(
         st.tuples(st.integers(min_value=1, max_value=15), st.sampled_from(["more", "fewer", "end one", "restart"])),
         max_size=6,
     ),
 )
 def test_law_17_whatever_joins_and_leaves_meanwhile(
-    tmp_path_factory: pytest.TempPathFactory, kind: Kind, disturbances: list[tuple[int, str]]
+    tmp_path_factory: pytest.TempPathFactory, kind: Kind, surge: int, disturbances: list[tuple[int, str]]
 ) -> None:
     """Scaled, moved and restarted in the middle: it ends, on new pods, and nobody who was fresh was evicted."""
-    rolled = Rolled(tmp_path_factory.mktemp("world"), kind)
+    rolled = Rolled(tmp_path_factory.mktemp("world"), kind, surge=surge)
     before = rolled.identities()
     rolled.ask()
     for seconds, what in disturbances:
@@ -320,6 +321,9 @@ def test_law_17_whatever_joins_and_leaves_meanwhile(
             case _:
                 rolled.world.restart()
     # Who joined last may still be on its way when the rotation has ended.
+    rolled.world.run(span=MINUTE)
+    rolled.world.run(until=lambda: given_back(rolled), span=30 * MINUTE)
+    # Who came for the time of the roll has gone.
     rolled.world.run(span=MINUTE)
     rolled.finish(30 * MINUTE)
     seen = rolled.world.engine.leaves.view(SERVICE)
@@ -422,6 +426,15 @@ def test_somebody_elses_number_stands(tmp_path: Path) -> None:
     assert (6, [4, 6]) == (rolled.pods.replicas, rolled.pods.wanted)
     assert (6, 6, "ok") == numbers(rolled)[-1]
     rolled.world.close()
+
+
+def test_law_13_what_another_process_left_raised_is_set_back(surging: Rolled) -> None:
+    """Nothing is to be rolled, and nobody remembers: the workload itself says what is left to do."""
+    surging.world.restart()
+    surging.pods.raised = (1, 2)
+    surging.pods.scale(2)
+    surging.world.run(until=lambda: given_back(surging) and len(surging.identities()) == 1, span=20 * MINUTE)
+    assert (1, [1], 0) == (surging.pods.replicas, surging.pods.wanted, surging.pods.evictions)
 
 
 def test_an_autoscaler_is_not_fought(surging: Rolled) -> None:

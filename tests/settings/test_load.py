@@ -553,6 +553,20 @@ CROSS = {
             "cluster, which may be empty ({}) in a pod"
         ),
     ),
+    "more of what nobody makes": (
+        ("    processes:\n", "    surge: 1\n    processes:\n"),
+        (
+            "31: workloads.workers.surge: found it beside processes; allowed beside statefulset and deployment, whose "
+            "controllers make more; do remove it, or list one process more"
+        ),
+    ),
+    "a roll that never begins": (
+        ("    processes:\n", "    max_unavailable: 0\n    processes:\n"),
+        (
+            "31: workloads.workers.max_unavailable: found 0 without surge; allowed 1 or more, or 0 with a surge of 1 "
+            "or more; do raise one of them: no member could ever be replaced"
+        ),
+    ),
     "a shared name": (
         ("  web:\n", "  prod:\n"),
         (
@@ -568,6 +582,14 @@ CROSS = {
 def test_what_cannot_work_together_is_refused(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
     """References, arithmetic and what is not built yet: refused, one line each."""
     assert expected.splitlines() == complaints(written(tmp_path, change))
+
+
+def test_a_drained_deployment_has_no_surge(tmp_path: Path) -> None:
+    """Which pod goes with the number is its controller's choice; a StatefulSet's is known."""
+    for kind in ("deployment", "statefulset"):
+        surging = f"    surge: 1\n    max_unavailable: 0\n    {kind}: {{namespace: a, name: b}}\n    processes:\n"
+        found = [each for each in complaints(written(tmp_path, ("    processes:\n", surging))) if "drained" in each]
+        assert (kind == "deployment") == bool(found)
 
 
 def test_law_04_arithmetic_is_shown_at_load(tmp_path: Path) -> None:

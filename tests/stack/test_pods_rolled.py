@@ -22,6 +22,7 @@ from rotator.bootstrap.rights import rights_objects
 from rotator.cluster.rbac import Account
 from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import Event, EventType
+from rotator.core.rollout import SURGE
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import LOOPBACK, ServerProcess, free_port, listening, wait_until
 from rotator.evidence.ledger import records
@@ -283,6 +284,41 @@ def test_nobody_else_goes_before_the_first_serves_the_new_certificate(farm: Farm
         farm.settle()
         assert not before & farm.pods()
         assert 2 * SIZE == len(farm.evictions()) - evicted
+
+
+def test_with_one_more_beside_them_never_fewer_are_at_work(farm: Farm) -> None:
+    """Under a budget that asks for all of them, and through a crash while four are wanted: three again, all new."""
+    workers = farm.daemon.document["workloads"]["workers"]
+    workers |= {"surge": 1, "max_unavailable": 0}
+    farm.daemon.write()
+    for each in rights_objects(load(farm.daemon.configuration), Account(namespace=farm.namespace)):
+        farm.nodes.cluster.apply(each)
+    farm.begin()
+    farm.nodes.cluster.apply(budget(farm.namespace, "worker", minAvailable=SIZE))
+    before, evicted, known = farm.pods(), len(farm.evictions()), len(farm.events(EventType.SCALED))
+    owner = f"/apis/apps/v1/namespaces/{farm.namespace}/statefulsets/worker"
+
+    def annotations() -> dict[str, str]:
+        found: dict[str, str] = farm.nodes.cluster.call("GET", owner)["metadata"].get("annotations", {})
+        return found
+
+    farm.daemon.rotate(CERTIFICATE)
+    farm.until(lambda: SIZE + 1 == farm.nodes.cluster.call("GET", owner)["spec"]["replicas"], "one more to be wanted")
+    farm.daemon.daemon.kill()
+    assert f"from {SIZE} to {SIZE + 1}" == annotations()[SURGE]
+    farm.daemon.start()
+    farm.until(lambda: SURGE not in annotations(), "it to go back")
+    farm.settle()
+    assert SIZE == farm.nodes.cluster.call("GET", owner)["spec"]["replicas"]
+    assert not before & farm.pods()
+    assert 2 * SIZE == len(farm.evictions()) - evicted
+    changes = [(each.detail["from"], each.detail["to"]) for each in farm.events(EventType.SCALED)[known:]]
+    assert {(SIZE, SIZE + 1), (SIZE + 1, SIZE)} == set(changes)
+    patched = [each for each in farm.nodes.cluster.audit(user=farm.username) if each["verb"] == "patch"]
+    written = [each for each in patched if each["objectRef"]["resource"] == "statefulsets"]
+    # The first certificate's pods came after it, so nobody was rolled before.
+    assert 2 == len([each for each in written if each["responseStatus"]["code"] == 200])
+    assert 0 == farm.daemon.run("doctor").returncode
 
 
 def _eviction(pod: dict[str, Any]) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from rotator.adapters.kubernetes.workloads import Kind, Pods, WorkloadPlace
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
 from rotator.cluster.rbac import Account, confinement, role_objects
-from rotator.core.model import SubjectName, Surge
+from rotator.core.model import Member, SubjectName, Surge
 from rotator.core.rollout import SURGE
 from rotator.errors import Conflict
 from tests.stack.cluster import Refused
-from tests.stack.nodes import ENDS, PLAYS, Nodes, workload
+from tests.stack.nodes import NODES, PLAYS, Nodes, workload
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -215,12 +215,30 @@ def _autoscaler(place: WorkloadPlace, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("surged", [Kind.STATEFULSET], indirect=True)
 def test_one_that_never_begins_has_no_work_to_lose(surged: Surged) -> None:
-    """What came for the roll and was never started counts as not running; started and unready, its work is unknown."""
-    with surged.nodes.plays(surged.place.namespace, {PLAYS: "unready", ENDS: "at-grace"}):
-        surged.raise_number()
-        surged.nodes.until(lambda: any(each.extra and each.running for each in surged.pods.members()), "it to start")
-    (extra,) = (each for each in surged.pods.members() if each.extra)
-    assert (True, False) == (extra.running, extra.ready)
+    """What came for the roll and has no node counts as not running; begun and unready, nobody knows its work."""
+    with surged.nodes.plays(surged.place.namespace, {PLAYS: "unready"}):
+        for name in NODES:
+            _cordon(surged.nodes, name, cordoned=True)
+        try:
+            surged.raise_number()
+            surged.nodes.until(lambda: "no node" in _extra(surged).detail, "it to be made")
+            assert not _extra(surged).running
+        finally:
+            for name in NODES:
+                _cordon(surged.nodes, name, cordoned=False)
+        surged.nodes.until(lambda: _extra(surged).running, "it to begin")
+    assert not _extra(surged).ready
     surged.set_back()
-    surged.nodes.until(lambda: any(each.spare for each in surged.pods.members()), "it to be told to end")
     surged.ready(2)
+
+
+def _extra(surged: Surged) -> Member:
+    """Return the one that came for the roll."""
+    (found,) = (each for each in surged.pods.members() if each.extra)
+    return found
+
+
+def _cordon(nodes: Nodes, name: str, *, cordoned: bool) -> None:
+    nodes.cluster.call(
+        "PATCH", f"/api/v1/nodes/{name}", {"spec": {"unschedulable": cordoned or None}}, content_type=MERGE
+    )
