@@ -29,7 +29,7 @@ from rotator.embedded.valkey import ValkeyServer
 from tests.fixtures_airflow import CERTIFICATE, Account, AirflowInstallation, Load, Watch, running_airflow
 from tests.stack.airflow.deployment import PATIENCE, QUEUES, Airflow
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(1800)]
 
 LONGEST = 20.0
 """Seconds that the longest task takes."""
