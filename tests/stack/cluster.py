@@ -35,6 +35,8 @@ HERE = Path(__file__).resolve().parent
 BIN = HERE / "bin"
 CRDS = HERE / "crds"
 
+_BINDINGS = ("RoleBinding", "ClusterRoleBinding")
+
 PEOPLE = ("alice", "bob", "carol", "mallory")
 """Users whom the server knows by a token and who may do nothing until a test grants it."""
 
@@ -224,14 +226,67 @@ class Cluster:
             return found
 
     def apply(self, document: Mapping[str, Any], *, manager: str = "tests", force: bool = True) -> JSON:
-        """Server-side apply one *document* as the field manager *manager*; return what is stored."""
-        return self.call(
+        """
+        Server-side apply one *document* as the field manager *manager*; return what is stored.
+
+        A binding is in force when this returns: the server's authorizer learns of one a moment after it is stored.
+        """
+        stored = self.call(
             "PATCH",
             self.path_of(document),
             document,
             content_type="application/apply-patch+yaml",
             query={"fieldManager": manager, "force": "true" if force else "false"},
         )
+        if document["kind"] in _BINDINGS:
+            wait_until(
+                lambda: self._in_force(document),
+                within=timedelta(seconds=60),
+                what=f"the binding {document['metadata']['name']} to be in force",
+                every=timedelta(milliseconds=50),
+            )
+        return stored
+
+    def _in_force(self, binding: Mapping[str, Any]) -> bool:
+        """Return whether *binding* gives its first subject what its role allows first; also if there is no role yet."""
+        namespace = binding["metadata"].get("namespace", "")
+        role = {
+            "apiVersion": binding["apiVersion"],
+            "kind": binding["roleRef"]["kind"],
+            "metadata": {"name": binding["roleRef"]["name"], "namespace": namespace},
+        }
+        try:
+            rules = [rule for rule in self.call("GET", self.path_of(role))["rules"] or () if rule.get("resources")]
+        except Refused as e:
+            if e.status != 404:
+                raise
+            return True
+        if not rules or not binding.get("subjects"):
+            return True
+        rule, subject = rules[0], binding["subjects"][0]
+        plural, _, below = rule["resources"][0].partition("/")
+        who = {
+            "User": {"user": subject["name"]},
+            "Group": {"user": "somebody", "groups": [subject["name"]]},
+            "ServiceAccount": {"user": f"system:serviceaccount:{subject.get('namespace')}:{subject['name']}"},
+        }[subject["kind"]]
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": who
+            | {
+                "resourceAttributes": {
+                    "verb": rule["verbs"][0],
+                    "group": rule["apiGroups"][0],
+                    "resource": plural,
+                    "subresource": below,
+                    "name": (rule.get("resourceNames") or [""])[0],
+                    "namespace": namespace,
+                }
+            },
+        }
+        made = self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return bool(made["status"].get("allowed"))
 
     def delete(self, document: Mapping[str, Any]) -> None:
         """Delete *document*; absent is no error."""

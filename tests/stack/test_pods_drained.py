@@ -29,6 +29,8 @@ from tests.stack.test_pods_rolled import CERTIFICATE, PATIENCE, SIZE, Farm
 pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(900)]
 
 NAMES = tuple(f"worker-{number}" for number in range(SIZE))
+BACKLOG = 4 * SIZE
+"""How many tasks may be waiting or running at a time: enough to keep every worker busy, and few enough to end soon."""
 
 
 class Kubelet:
@@ -115,7 +117,8 @@ def test_law_17_workers_in_pods_are_drained_before_they_are_evicted(farm: Farm, 
 
         def load() -> None:
             while not stop.wait(0.5):
-                fleet.ledger.submit(1, seconds=(3, 8))
+                if len(fleet.ledger.lost()) < BACKLOG:
+                    fleet.ledger.submit(1, seconds=(3, 8))
 
         giver = threading.Thread(target=load)
         giver.start()
