@@ -58,9 +58,9 @@ lock: $(VENV)/.dev ## resolve requirements/*.txt again (UV_ARGS=--upgrade takes 
 	  $(BIN)/uv pip compile --quiet --allow-unsafe --generate-hashes --no-header --no-annotate --universal \
 	    --python-version 3.11 --no-emit-index-url --no-emit-find-links $(UV_ARGS) "$$@" --group build \
 	    --output-file requirements/$$name.txt pyproject.toml; }; \
-	lock runtime --extra apprise --extra celery --extra postgresql; \
+	lock runtime --extra apprise --extra celery --extra otlp --extra postgresql; \
 	lock demo --extra demo; \
-	lock dev --extra apprise --extra demo --extra postgresql --group dev
+	lock dev --extra apprise --extra demo --extra otlp --extra postgresql --group dev
 
 clean: ## remove the virtual environment, caches and what a demo left
 	rm -rf $(VENV) demo build dist bench.json .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis \
