@@ -22,6 +22,7 @@ from rotator.errors import ConfigError
 from rotator.settings.checks import check
 from rotator.settings.document import read_document
 from rotator.settings.model import Settings
+from rotator.settings.platform_model import platform_of
 from rotator.settings.policies import (
     alert_policy,
     approval_policy,
@@ -44,6 +45,7 @@ __all__ = [
     "leaf_policy",
     "load",
     "managed_certificate",
+    "platform_of",
     "policy_sha256",
     "rollout_policy",
 ]

@@ -28,6 +28,7 @@ from rotator.settings.document import Document, Place
 from rotator.settings.mesh_checks import check_meshes
 from rotator.settings.model import Settings
 from rotator.settings.notify_checks import check_notify, check_watch
+from rotator.settings.platform_checks import check_platform
 from rotator.settings.policies import authority_policy, leaf_policy
 from rotator.settings.service_checks import check_service
 from rotator.settings.trust import CertificateSettings
@@ -526,4 +527,5 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     check_notify,
     check_watch,
     check_service,
+    check_platform,
 )

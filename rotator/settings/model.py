@@ -21,6 +21,7 @@ from rotator.settings.cluster import Cluster
 from rotator.settings.issuers import IssuerSettings
 from rotator.settings.keys import Keys
 from rotator.settings.notifying import Links, NotifyReceiver
+from rotator.settings.platform import PlatformSettings
 from rotator.settings.service import HTTPService
 from rotator.settings.trust import CertificateSettings, TrustDomain
 from rotator.settings.values import (
@@ -224,3 +225,5 @@ class Settings(Keys):
     """Certificates by name that rotator does not manage and keeps an eye on."""
     approval: Approval = Approval()
     """Where a second person's word is needed."""
+    platform: PlatformSettings | None = None
+    """Who is who in the meshes, and who may call what; rotator renders and applies it if given."""
