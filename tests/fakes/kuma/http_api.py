@@ -36,6 +36,7 @@ from tests.fakes.kuma.store import (
     Json,
     Resource,
 )
+from tests.fakes.kuma.tokens import ADMINS, TokenKind, TokenRefused, TokenServer
 
 COLLECTIONS = {
     "secrets": SECRET,
@@ -68,6 +69,7 @@ class Answer:
 
     status: int
     body: bytes = b""
+    media: str = "application/json"
 
 
 class Refused(Exception):
@@ -97,8 +99,10 @@ class API:
         local_is_admin: bool,
         read_only: frozenset[str],
         lock: threading.RLock,
+        tokens: TokenServer,
     ) -> None:
         """*read_only* kinds cannot be written here: a Global control plane's proxies, everything on Kubernetes."""
+        self.tokens = tokens
         self.desk = desk
         self.faults = Faults()
         self._index = index
@@ -125,9 +129,12 @@ class API:
     def _is_admin(self, token: str) -> bool:
         if not token:
             return self._local_is_admin
-        if token not in self._tokens:
-            raise Refused(401, "Could not authenticate the user", "Invalid Credentials")
-        return self._tokens[token]
+        if token in self._tokens:
+            return self._tokens[token]
+        try:
+            return ADMINS in self.tokens.groups_of(token)
+        except TokenRefused as e:
+            raise Refused(401, "Could not authenticate the user", "Invalid Credentials") from e
 
     def _routed(self, method: str, parts: list[str], query: dict[str, str], body: bytes, *, admin: bool) -> Answer:
         if parts and parts[-1] in _LEGACY:
@@ -139,6 +146,8 @@ class API:
                 return _ok(self._index())
             case ["config"]:
                 return _ok(self._configuration())
+            case ["tokens", "dataplane" | "zone" | "user" as kind] if method == "POST":
+                return self._token(kind, body, admin=admin)
             case ["meshes"]:
                 return self._page(self.desk.store.list(MESH), query, self.desk.shown, "/meshes")
             case ["meshes", name]:
@@ -167,6 +176,13 @@ class API:
                 return self._collection(method, COLLECTIONS[collection], mesh, rest, query, body, path, admin=admin)
             case _:
                 return Answer(404, b"404: Page Not Found")
+
+    def _token(self, kind: str, body: bytes, *, admin: bool) -> Answer:
+        """Return a new token, as plain text."""
+        if not admin:
+            raise Refused(403, "Access Denied", f"user has no right to generate {TokenKind(kind)} token")
+        with self._lock:
+            return Answer(200, self.tokens.issue(kind, json.loads(body)).encode(), "text/plain")
 
     def _asked(self, mesh: str, name: str, what: str) -> Answer:
         """Return what the proxy itself says; nothing is locked meanwhile."""
@@ -393,7 +409,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, answer: Answer) -> None:
         self.send_response(answer.status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", answer.media)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         self.wfile.write(answer.body)

@@ -35,6 +35,7 @@ from tests.fakes.kuma.plane import ServingPlane
 from tests.fakes.kuma.store import DATAPLANE, MESH, SECRET, ZONE, Json, MemoryStore, Resource, Store
 from tests.fakes.kuma.streams import stream_answer
 from tests.fakes.kuma.timings import Timings
+from tests.fakes.kuma.tokens import TokenServer
 
 UNIVERSAL = "universal"
 KUBERNETES = "kubernetes"
@@ -232,6 +233,7 @@ class StandIn(VirtualFleet):
         if self.mode != "global":
             labels = dict(self.plane.labels)
         self.desk = Desk(self.store, self._ours, major=self.numbers[0], labels=labels)
+        self.tokens = TokenServer(self.store, self._ours, major=self.numbers[0])
         for name in self._zone_stores:
             now = self._ours.now()
             zone = Resource(type=ZONE, mesh="", name=name, spec={"enabled": True}, created_at=now, modified_at=now)
@@ -252,6 +254,7 @@ class StandIn(VirtualFleet):
             local_is_admin=self._local_is_admin,
             read_only=read_only,
             lock=self._lock,
+            tokens=self.tokens,
         )
         api.faults = self._faults
         api.before = self.catch_up
