@@ -211,7 +211,7 @@ def workload_target(
     members: list[CommandMember | UnitMember] = []
     for each in workload.processes or ():
         if each.unit is not None:
-            members.append(UnitMember(name=each.name, unit=each.unit))
+            members.append(UnitMember(name=each.name, unit=each.unit, spare=each.spare))
         elif each.command is not None and each.pid_file is not None and each.log_file is not None:
             members.append(
                 CommandMember(
@@ -222,21 +222,24 @@ def workload_target(
                     directory=each.directory,
                     environment=each.environment,
                     environment_file=each.environment_file,
+                    spare=each.spare,
                 )
             )
         else:
             raise ConfigError(f"workloads.{name}: {each.name} needs a unit, or a command with pid_file and log_file")
+    processes = Processes(
+        SubjectName(name),
+        members,
+        clock=clock,
+        stop_timeout=workload.stop_timeout,
+        start_timeout=workload.start_timeout,
+        drained=workload.drain is not None,
+    )
     return WorkloadTarget(
         name=SubjectName(name),
         policy=rollout_policy(workload),
-        workloads=Processes(
-            SubjectName(name),
-            members,
-            clock=clock,
-            stop_timeout=workload.stop_timeout,
-            start_timeout=workload.start_timeout,
-            drained=workload.drain is not None,
-        ),
+        workloads=processes,
+        surging=processes if any(each.spare for each in members) else None,
         drainer=_drainer(settings, name, clock, pauses),
         part=airflow_part(workload),
         ready_within=workload.start_timeout,

@@ -369,19 +369,37 @@ def _number(document: Document, place: Place, workload: Workload) -> None:
             "found 0 without surge; allowed 1 or more, or 0 with a surge of 1 or more; do raise one of them: "
             "no member could ever be replaced",
         )
-    if workload.surge == 0:
-        return
     if workload.processes is not None:
+        _spares(document, place, workload, workload.processes)
+    if workload.surge and workload.drain is not None and workload.drain.local is not None:
         document.refuse(
             (*place, "surge"),
-            "found it beside processes; allowed beside statefulset and deployment, whose controllers make more; "
-            "do remove it, or list one process more",
+            "found it beside drain.local; allowed without; do remove it: all DAGs are paused while a scheduler is "
+            "replaced, so another one would have nothing to do",
         )
-    if workload.deployment is not None and workload.drain is not None:
+    elif workload.surge and workload.deployment is not None and workload.drain is not None:
         document.refuse(
             (*place, "surge"),
-            "found it on a Deployment that is drained; allowed on a StatefulSet, or without drain; do remove one of "
-            "them: which pod ends when the number goes back is the controller's choice, and it may be one with work",
+            "found it on a Deployment that is drained; allowed on a StatefulSet, or without drain; do let the workers "
+            "be a StatefulSet (the official chart's are with workers.persistence.enabled), run two or more of them, or "
+            "write single_consumer: allow: which pod of a Deployment ends when the number goes back is its "
+            "controller's choice, and it may be one with work",
+        )
+
+
+def _spares(document: Document, place: Place, workload: Workload, processes: Iterable[ProcessSettings]) -> None:
+    """Refuse more surge than there are processes for it, and a workload of nothing else."""
+    spares = sum(process.spare for process in processes)
+    if workload.surge > spares:
+        document.refuse(
+            (*place, "surge"),
+            f"found {workload.surge} and {spares} processes with spare: true; allowed at most as many as those; do "
+            "mark a process that runs only for the time of a roll, or lower it",
+        )
+    if all(process.spare for process in processes):
+        document.refuse(
+            (*place, "processes"),
+            "found none without spare: true; allowed at least one; do take it off those that run all the time",
         )
 
 

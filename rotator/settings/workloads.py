@@ -57,6 +57,8 @@ class ProcessSettings(Keys):
     """The Celery node's name, as celery@host; or the Edge worker's, where it is not the member's."""
     queues: tuple[OpenText, ...] = ()
     """Queues this one consumes, where they differ from the drain's."""
+    spare: bool = Field(default=False, strict=True)
+    """It runs only for the time of a roll, where surge is set: started before it, drained and stopped at its end."""
 
 
 class PodsServe(Keys):
@@ -184,8 +186,9 @@ class Workload(Keys):
     """Members that may be out of work at the same time; 0 needs surge."""
     surge: int = Field(default=0, ge=0, le=100, strict=True)
     """
-    Pods by which the wanted number is raised for the time of a roll: they are ready before the first that takes work
-    goes, and as many more may then be out of work. Not beside an autoscaler.
+    Members more for the time of a roll: they are ready before the first that takes work goes, and as many more may
+    then be out of work. In the cluster the wanted number is raised (not beside an autoscaler); of processes, those
+    marked spare are started.
     """
     stop_timeout: PositiveDuration = _MINUTE
     """From asking a process to stop to it being gone; pods have their own grace period."""

@@ -25,7 +25,7 @@ import pytest
 from rotator.adapters.processes import CommandMember, Processes
 from rotator.adapters.processes.seen import Process, boot_id, held, process, session_of
 from rotator.clock import SystemClock
-from rotator.core.model import Member, SubjectName
+from rotator.core.model import Member, SubjectName, Surge
 from rotator.embedded.process import wait_until
 from rotator.errors import ConfigError, Conflict, Denied, Rejected, Unavailable
 
@@ -394,3 +394,40 @@ def test_two_members_share_nothing(bench: Bench) -> None:
             stop_timeout=PATIENCE,
             start_timeout=PATIENCE,
         )
+
+
+def test_a_spare_is_a_member_as_long_as_it_runs(tmp_path: Path) -> None:
+    """Started it is one more and extra, seen by another process too; stopped it is gone, and stopping twice is one."""
+    bench = Bench(tmp_path)
+    spare = replace(bench.member(), name="spare", pid_file=tmp_path / "spare.pid", spare=True)
+
+    def workers() -> Processes:
+        return Processes(
+            SubjectName("workers"),
+            [bench.member(), spare],
+            clock=SystemClock(),
+            stop_timeout=PATIENCE,
+            start_timeout=PATIENCE,
+            settle=timedelta(0),
+        )
+
+    def wanted(of: Processes) -> Surge | None:
+        of.members()
+        return of.seen(scaler=True)
+
+    first = workers()
+    assert ["worker-1"] == [each.name for each in first.members()]
+    assert Surge(wanted=1) == wanted(first)
+    first.more(1)
+    second = workers()
+    assert Surge(wanted=2, before=1, raised_to=2) == wanted(second)
+    assert [("worker-1", False, False), ("spare", True, True)] == [
+        (each.name, each.running, each.extra) for each in second.members()
+    ]
+    with pytest.raises(Conflict, match="one runs already"):
+        second.more(1)
+    second.back()
+    second.back()
+    assert Surge(wanted=1) == wanted(first)
+    with pytest.raises(Conflict, match="2 spares"):
+        first.more(2)

@@ -24,8 +24,10 @@ from rotator.adapters.processes import Processes, UnitMember
 from rotator.adapters.processes.seen import held, process
 from rotator.clock import SystemClock
 from rotator.core.model import Member, SubjectName
+from rotator.embedded.celery_worker import worker_command
 from rotator.embedded.process import wait_until
 from rotator.errors import Denied, Rejected, Unavailable
+from tests.fixtures_celery import CeleryFleet
 
 pytestmark = pytest.mark.external
 
@@ -238,6 +240,59 @@ def test_law_17_a_unit_that_would_kill_its_children_is_refused(manager: Manager,
     assert set() == bench.noted()
     bench.processes(drained=False).replace("worker-1", forced=False)
     assert "main-got-term" in bench.noted()
+
+
+def test_a_spare_unit_is_there_for_the_time_of_a_roll(manager: Manager, place: Path) -> None:
+    """Started it is one more, stopped it stays stopped; one that systemd would bring back is refused before."""
+    bench = Bench(manager, place, lines=("KillMode=mixed", "Restart=always"))
+    spare = UnitMember(name="spare", unit=bench.unit, spare=True)
+    workers = Processes(
+        SubjectName("workers"),
+        [spare],
+        clock=SystemClock(),
+        stop_timeout=PATIENCE,
+        start_timeout=PATIENCE,
+        systemctl=manager.systemctl,
+    )
+    assert () == workers.members()
+    with pytest.raises(Rejected, match=r"Restart=always.*set Restart=on-failure"):
+        workers.more(1)
+    assert not bench.seen().running
+    Bench(manager, place, lines=("KillMode=mixed", "Restart=on-failure", "RestartSec=0"))
+    workers.more(1)
+    bench.wait_up()
+    assert [("spare", True)] == [(each.name, each.extra) for each in workers.members()]
+    workers.back()
+    assert ({"main-got-term"}, False) == (bench.noted(), bench.seen().running)
+    assert () == workers.members()
+
+
+def test_law_17_a_celery_worker_that_systemd_runs_is_drained(manager: Manager, place: Path) -> None:
+    """Its task outlasts TimeoutStopSec; drained and replaced, the unit has another process and no task is lost."""
+    with CeleryFleet(place, names=("worker-1",)) as fleet:
+        environment = [f'Environment="{name}={value}"' for name, value in fleet.place.environment().items()]
+        path = f"PYTHONPATH={os.pathsep.join(filter(None, sys.path))}"
+        lines = ["KillMode=mixed", "TimeoutStopSec=1", f"WorkingDirectory={place}", f'Environment="{path}"']
+        command = ["ExecStart=", f"ExecStart={' '.join(worker_command('worker-1'))}"]
+        bench = Bench(manager, place, lines=(*lines, *environment, *command))
+        workers = bench.processes(stop=PATIENCE.total_seconds())
+
+        def seen() -> Member:
+            return fleet.drainer.inspect(workers.members())[0]
+
+        workers.replace("worker-1", forced=False)
+        wait_until(lambda: seen().ready, within=2 * PATIENCE, what="a ready worker")
+        before = seen().identity
+        fleet.ledger.submit(2, seconds=(4, 4))
+        wait_until(lambda: seen().busy == 2, within=PATIENCE, what="running tasks")
+        fleet.drainer.drain(seen())
+        assert (True, before) == (seen().draining, seen().identity)
+        for _ in range(2):
+            wait_until(lambda: seen().busy == 0, within=PATIENCE, what="an idle worker")
+        workers.replace("worker-1", forced=False)
+        wait_until(lambda: seen().ready, within=2 * PATIENCE, what="a ready worker")
+        assert before != seen().identity
+        assert (frozenset(), frozenset()) == (fleet.ledger.lost(), fleet.ledger.repeated())
 
 
 def test_a_unit_that_does_not_start_is_an_error(manager: Manager, place: Path) -> None:

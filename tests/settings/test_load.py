@@ -556,8 +556,8 @@ CROSS = {
     "more of what nobody makes": (
         ("    processes:\n", "    surge: 1\n    processes:\n"),
         (
-            "31: workloads.workers.surge: found it beside processes; allowed beside statefulset and deployment, whose "
-            "controllers make more; do remove it, or list one process more"
+            "31: workloads.workers.surge: found 1 and 0 processes with spare: true; allowed at most as many as those; "
+            "do mark a process that runs only for the time of a roll, or lower it"
         ),
     ),
     "a roll that never begins": (

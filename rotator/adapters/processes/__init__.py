@@ -8,19 +8,22 @@ Rules that must stay true here:
 - `Processes.replace` may be called again at any moment, after a crash too: it looks first, ends what still runs,
   and starts only what does not run.
 - A member is running, or not, by what the kernel says now; a pid file alone proves nothing.
+- A spare is a member as long as it runs, and that it runs is all the memory there is of a number that was raised: a
+  restart or a crash at any point leaves nothing behind that the next one does not see (law 13).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
 from rotator.adapters.processes import command
 from rotator.adapters.processes.command import CommandMember
-from rotator.adapters.processes.unit import Systemd, UnitMember, refuse_harsh_stop
-from rotator.core.model import Member, SubjectName
-from rotator.errors import ConfigError, Rejected
+from rotator.adapters.processes.unit import Systemd, UnitMember, refuse_harsh_stop, refuse_return
+from rotator.core.model import Member, SubjectName, Surge
+from rotator.errors import ConfigError, Conflict, Rejected
 from rotator.ports import Clock
 
 __all__ = ["CommandMember", "Processes", "UnitMember"]
@@ -29,7 +32,7 @@ _NOT_RUNNING = "it does not run"
 
 
 class Processes:
-    """`rotator.ports.Workloads` for one workload on this machine."""
+    """`rotator.ports.Workloads` and `rotator.ports.Surging` for one workload on this machine."""
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class Processes:
 
         Args:
             workload: Its name in the configuration.
-            members: In the order in which they are rolled.
+            members: In the order in which they are rolled; spares among them are listed only while they run.
             clock: Dates starts.
             stop_timeout: How long a member may take to end after TERM, in one call.
             start_timeout: How long its start may take.
@@ -67,13 +70,18 @@ class Processes:
         self._drained = drained
         self._settle = settle
         self._systemd = Systemd(systemctl, clock)
+        self._at_work: frozenset[str] = frozenset()
+        """Spares that ran at the last look."""
         places = [member.pid_file if isinstance(member, CommandMember) else member.unit for member in members]
         if len(self._members) < len(members) or len(set(places)) < len(places):
             raise ConfigError(f"two members of {workload} have the same name, pid file or unit")
 
     def members(self) -> tuple[Member, ...]:
         """Return every member as the kernel shows it; ``ready`` says only that it runs, the drainer knows more."""
-        return tuple(self._look(member) for member in self._members.values())
+        seen = tuple(self._look(member) for member in self._members.values() if not member.spare)
+        spares = tuple(self._look(member) for member in self._spares())
+        self._at_work = frozenset(each.name for each in spares if each.running)
+        return (*seen, *(replace(each, extra=True) for each in spares if each.running))
 
     def held(self) -> str | None:
         """Return None: nobody else replaces them."""
@@ -90,6 +98,43 @@ class Processes:
                 raise Rejected(f"{self._workload} has no member {member}")
             case other:
                 assert_never(other)
+
+    # --- spares -----------------------------------------------------------------------------------------------------
+
+    def seen(self, *, scaler: bool) -> Surge | None:  # noqa: ARG002 -- nobody else starts processes
+        """Return how many run or should, and which part of that is spares."""
+        wanted = sum(not member.spare for member in self._members.values())
+        more = len(self._at_work)
+        return Surge(wanted=wanted + more, before=wanted if more else None, raised_to=wanted + more if more else None)
+
+    def more(self, by: int) -> None:
+        """Start *by* spares, the first that are listed."""
+        waiting = [member for member in self._spares() if not self._look(member).running]
+        if self._at_work or len(waiting) < by:
+            raise Conflict(f"{by} spares of {self._workload} are not there to be started: one runs already")
+        for member in waiting[:by]:
+            if isinstance(member, UnitMember):
+                refuse_return(member, self._systemd.look(member.unit))
+            self.replace(member.name, forced=False)
+
+    def back(self) -> None:
+        """Stop the spares gently, and return once they are gone. Still there in time: `Unavailable`; call again."""
+        for member in self._spares():
+            match member:
+                case CommandMember():
+                    with command.locked(member):
+                        started = command.find(member, self._clock)
+                        if started is not None:
+                            command.stop(member, started, within=self._stop_timeout, forced=False)
+                case UnitMember():
+                    self._systemd.stop(member, self._systemd.look(member.unit), within=self._stop_timeout, forced=False)
+                case other:
+                    assert_never(other)
+
+    def _spares(self) -> tuple[CommandMember | UnitMember, ...]:
+        return tuple(member for member in self._members.values() if member.spare)
+
+    # --- one member -------------------------------------------------------------------------------------------------
 
     def _look(self, member: CommandMember | UnitMember) -> Member:
         match member:

@@ -98,6 +98,8 @@ class CommandMember:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     environment_file: Path | None = None
     """``NAME=value`` lines, read at each start: the place for what is secret."""
+    spare: bool = False
+    """It runs only for the time of a roll."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,9 @@ from rotator.ports import Clock
 _GENTLE = frozenset({"mixed", "process"})
 _QUESTION_TAKES = timedelta(seconds=10)
 _KILL_TAKES = timedelta(seconds=10)
-_SHOWN = ("LoadState", "ActiveState", "SubState", "MainPID", "KillMode", "Result", "ExecMainStatus")
+_SHOWN = ("LoadState", "ActiveState", "SubState", "MainPID", "KillMode", "Restart", "Result", "ExecMainStatus")
+_COMES_BACK = frozenset({"always", "on-success"})
+"""Values of ``Restart=`` with which a unit that ended as it was told to is started again by systemd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class UnitMember:
     name: str
     unit: str
     """``airflow-worker@1.service``"""
+    spare: bool = False
+    """It runs only for the time of a roll."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class UnitSeen:
     state: str
     """``active/running``, ``activating/auto-restart``, ``failed/failed``, ..."""
     kill_mode: str
+    restart: str
     result: str
     main: Process | None
     started_at: datetime | None
@@ -67,6 +72,7 @@ class Systemd:
         return UnitSeen(
             state=f"{shown.get('ActiveState', 'unknown')}/{shown.get('SubState', 'unknown')}",
             kill_mode=shown.get("KillMode", "unknown"),
+            restart=shown.get("Restart", "unknown"),
             result=f"{shown.get('Result', 'unknown')}, status {shown.get('ExecMainStatus', 'unknown')}",
             main=main,
             started_at=started_at(main, self._clock.now()) if main else None,
@@ -136,6 +142,15 @@ class Systemd:
         if "connect to bus" in problem or "not been booted with systemd" in problem:
             raise Unavailable(f"{doing} reached no service manager: {problem}")
         raise Rejected(f"{doing} failed: {problem}")
+
+
+def refuse_return(member: UnitMember, seen: UnitSeen) -> None:
+    """Raise `Rejected` if systemd would start *member*, a spare, again after rotator has stopped it."""
+    if seen.restart in _COMES_BACK:
+        raise Rejected(
+            f"{member.unit} has Restart={seen.restart}, so that it would not stay stopped after the roll: set "
+            "Restart=on-failure in its [Service] section, then systemctl daemon-reload"
+        )
 
 
 def refuse_harsh_stop(member: UnitMember, seen: UnitSeen) -> None:
