@@ -189,11 +189,11 @@ class AirflowInstallation(DaemonInstallation):
         wait_until(quiet, within=PATIENCE, what="the workers to stay idle", every=timedelta(seconds=1))
         return [(each["dag_id"], each["dag_run_id"]) for each in self.airflow.unfinished()]
 
-    def wait_rolled(self) -> None:
+    def wait_rolled(self, within: timedelta = PATIENCE * 2) -> None:
         """Wait until everything is in use, nothing is open, and every worker consumes its queues."""
         wait_until(
             lambda: self.settled() and self.consumed() == Counter(dict.fromkeys(QUEUES, len(self.nodes))),
-            within=PATIENCE * 2,
+            within=within,
             what="the workers to be rolled",
             every=timedelta(milliseconds=500),
         )

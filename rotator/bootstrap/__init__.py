@@ -188,6 +188,7 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         engine = Engine(
             fleet=build_fleet(settings, sessions, clock),
             journal=store,
+            ledger=store,
             lease=lease,
             spool=Spool(spool_path(settings), clock=clock),
             clock=clock,

@@ -189,8 +189,9 @@ def _abort(
 ) -> RollDecision:
     lowers = _may_lower(policy, members, failed, surge)
     for each in members:
-        if each.running and each.draining and each.name not in failed and not (each.spare or (each.extra and lowers)):
-            because = f"the roll is stopped: {', '.join(sorted(failed))} did not get ready"
+        # One that failed and was drained before is still the old one: it could not be replaced, and can work on.
+        if each.running and each.draining and not (each.ending or each.spare or (each.extra and lowers)):
+            because = f"the roll is stopped: {', '.join(sorted(failed))} could not be replaced, or did not get ready"
             return UndrainMember(workload=each.workload, member=each.name, because=because)
     stopped = Wait(until=None, on=tuple(sorted(failed)), why="to be mended; the roll is stopped", alert=True)
     return (_lowered(policy, members, surge, "it is stopped", is_late=True) if lowers else None) or stopped

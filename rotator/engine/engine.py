@@ -42,7 +42,7 @@ from rotator.engine.targets import Fleet, TargetId
 from rotator.engine.watcher import AT_ONCE, Watcher
 from rotator.engine.workers import Pool
 from rotator.errors import InvariantBroken, JournalError, RotatorError
-from rotator.ports import Clock, Journal, Lease, Notifier
+from rotator.ports import Clock, Journal, Lease, Ledger, Notifier
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,7 @@ class Engine:
         *,
         fleet: Fleet,
         journal: Journal,
+        ledger: Ledger,
         lease: Lease,
         spool: EventSpool,
         clock: Clock,
@@ -80,7 +81,9 @@ class Engine:
         leaf_steps = LeafSteps(
             recorder=self.recorder, domains=self.domains, limits=limits, confirmations=self.confirmations
         )
-        self.rolls = RollReconciler(recorder=self.recorder, locks=self._locks, steps=RollSteps(recorder=self.recorder))
+        self.rolls = RollReconciler(
+            recorder=self.recorder, locks=self._locks, steps=RollSteps(recorder=self.recorder, ledger=ledger)
+        )
         self.leaves = LeafReconciler(
             recorder=self.recorder,
             domains=self.domains,

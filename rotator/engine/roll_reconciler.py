@@ -41,6 +41,9 @@ log = structlog.get_logger(__name__)
 RUNS_KEPT = timedelta(hours=6)
 """How long a member's run is remembered after it was last seen: longer than any batch of what ran is late."""
 
+REFUSED_FOR = timedelta(minutes=5)
+"""How long a member whose replacement was refused stops the roll: then it is tried again."""
+
 IDLE_LOOK = timedelta(seconds=10)
 """How often a workload is looked at that nothing has to be done for."""
 
@@ -61,6 +64,8 @@ class RollReconciler:
         """Whether some member of a workload runs on old material, as last seen."""
         self._to_come: dict[SubjectName, dict[str, datetime]] = {}
         """Members that a controller has yet to start, by name, and since when."""
+        self._refused: dict[SubjectName, dict[str, tuple[str, datetime]]] = {}
+        """Members whose replacement was refused, by name: which run it was, and when."""
         self._begun: dict[SubjectName, datetime] = {}
         self._looks: dict[SubjectName, Look] = {}
         self._guard = threading.Lock()
@@ -120,6 +125,7 @@ class RollReconciler:
         rotations = tuple(
             rotation for each in certificates if (rotation := self._memory.open_rotation(each.name)) is not None
         )
+        self._steps.finish(target, members, rotations)
         since = max((moment for each in seen if (moment := stale_before(each)) is not None), default=None)
         # What was raised is set back also when nothing else is left to be done.
         surge = target.surging.seen(scaler=False) if target.surging is not None else None
@@ -241,14 +247,19 @@ class RollReconciler:
             case UndrainMember():
                 self._steps.undrain(target, step, member, rotations)
             case ReplaceMember():
+                self._steps.let_go(target, step, member, rotations)
                 try:
-                    self._steps.replace_member(target, step, member, rotations)
+                    target.workloads.replace(step.member, forced=step.forced)
                 except (Unavailable, Conflict):
                     # It has not ended yet, nobody answered, or it is another by now: that is waiting, not failing.
                     raise
                 except AdapterError:
-                    self._failed[target.name] = self._failed.get(target.name, frozenset()) | {step.member}
+                    with self._guard:
+                        refused = self._refused.setdefault(target.name, {})
+                        refused[step.member] = (member.identity, self._clock.now())
+                        self._failed[target.name] = self._failed.get(target.name, frozenset()) | {step.member}
                     raise
+                self._steps.replaced(target, step, member, rotations)
 
     def _observe(self, target: WorkloadTarget) -> tuple[Member, ...]:
         """Return the members, with the count of how often in a row each was seen drained and idle."""
@@ -279,10 +290,19 @@ class RollReconciler:
         } | {name for name, since in to_come.items() if now - since > target.ready_within}
         names = {each.name for each in members}
         well = {each.name for each in members if each.ready}
+        runs = {(each.name, each.identity) for each in members}
         with self._guard:
+            # It is given its work back: draining it again and again would starve its queues for nothing.
+            refused = {
+                name: (run, at)
+                for name, (run, at) in self._refused.get(target.name, {}).items()
+                if (name, run) in runs and now - at < REFUSED_FOR
+            }
+            self._refused[target.name] = refused
             self._members[target.name] = members
             self._to_come[target.name] = to_come
-            self._failed[target.name] = ((self._failed.get(target.name, frozenset()) | late) - well) & names
+            failed = (self._failed.get(target.name, frozenset()) | late) - well
+            self._failed[target.name] = (failed | refused.keys()) & names
         return members
 
     def _has_work(

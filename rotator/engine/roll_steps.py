@@ -6,6 +6,7 @@ Rules that must stay true here:
 - Running work is not killed (law 17); what happens at the drain deadline is the operator's written choice, and forcing
   is an exception in the ledger.
 - The lease is looked at before every effect (law 14).
+- Each run that is let go has one record of that, and one of its replacement; whoever leads next finishes the pair.
 - A change of the wanted number is recorded as begun before it is made (law 12), and once more when it is.
 """
 
@@ -17,20 +18,22 @@ from rotator.core.event import Event, EventType
 from rotator.core.model import Member, SubjectName, Surge
 from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, UndrainMember
 from rotator.engine.drains import Drains
+from rotator.engine.partings import FORCED, Parting, Partings
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import WorkloadTarget
 from rotator.errors import Conflict
-from rotator.ports import Rotation, Surging
+from rotator.ports import Ledger, Rotation, Surging
+
+_SEEN_AFTERWARDS = "seen afterwards: whoever told it to go did not come to record it"
 
 
 class RollSteps:
     """Applies roll steps; the caller holds the workload's lock."""
 
-    def __init__(self, *, recorder: Recorder) -> None:
+    def __init__(self, *, recorder: Recorder, ledger: Ledger) -> None:
         self._recorder = recorder
         self._clock = recorder.clock
-        self._taken: dict[tuple[SubjectName, str], tuple[str, bool]] = {}
-        """Which run of each member was recorded as free to go, and whether it was forced: one effect, one record."""
+        self._partings = Partings(ledger)
         self._drains = Drains()
 
     def drain(self, target: WorkloadTarget, step: DrainMember, member: Member, rotations: tuple[Rotation, ...]) -> None:
@@ -47,20 +50,54 @@ class RollSteps:
         """Remember what the members of *workload* were seen to work on while they drained."""
         self._drains.see(workload, members, self._clock.now())
 
-    def replace_member(
+    def finish(self, target: WorkloadTarget, members: tuple[Member, ...], rotations: tuple[Rotation, ...]) -> None:
+        """Record the replacement of those that were let go and are gone, where nobody came to write it."""
+        self._partings.recall(target.name, rotations)
+        for name, parting in self._partings.gone(target.name, members):
+            gone = Member(
+                workload=target.name, name=name, running=False, ready=False, started_at=None, identity=parting.was
+            )
+            rolled = self._event(EventType.ROLLED, target, name, rotations, gone, "ok")
+            self._record_replaced(target, name, replace(rolled, reason=_SEEN_AFTERWARDS))
+
+    def let_go(
         self, target: WorkloadTarget, step: ReplaceMember, member: Member, rotations: tuple[Rotation, ...]
     ) -> None:
-        """Stop one member gently and start it anew, or let whoever starts it do so."""
-        taken = (member.identity, step.forced)
-        if self._taken.get((target.name, step.member)) != taken:
-            now = self._clock.now()
-            rows = [replace(each, roll_started_at=now) for each in rotations if each.roll_started_at is None]
-            self._recorder.write(rows, [self._free_to_go(target, step, member, rotations)])
-            self._taken[target.name, step.member] = taken
-        else:
+        """Record once that one member is free to go, and why; the caller replaces it then."""
+        known = self._partings.of(target.name, step.member)
+        # What does not run any more, and was let go, has ended as it was told: there is nothing new to say of it.
+        is_told = known is not None and (
+            (known.was, known.forced) == (member.identity, step.forced) or (known.is_open and not member.running)
+        )
+        if is_told:
             self._recorder.fence()
-        target.workloads.replace(step.member, forced=step.forced)
-        self._recorder.write((), [self._event(EventType.ROLLED, target, step.member, rotations, member, "ok")])
+            return
+        now = self._clock.now()
+        rows = [replace(each, roll_started_at=now) for each in rotations if each.roll_started_at is None]
+        try:
+            self._recorder.write(rows, [self._free_to_go(target, step, member, rotations)])
+        except BaseException:
+            self._partings.doubt(target.name)
+            raise
+        self._partings.note(target.name, step.member, Parting(was=member.identity, forced=step.forced, is_open=True))
+
+    def replaced(
+        self, target: WorkloadTarget, step: ReplaceMember, member: Member, rotations: tuple[Rotation, ...]
+    ) -> None:
+        """Record that one member was replaced, or told to go where a controller starts the next."""
+        known = self._partings.of(target.name, step.member)
+        gone = replace(member, identity=known.was) if known is not None and known.is_open else member
+        self._record_replaced(
+            target, step.member, self._event(EventType.ROLLED, target, step.member, rotations, gone, "ok")
+        )
+
+    def _record_replaced(self, target: WorkloadTarget, name: str, event: Event) -> None:
+        try:
+            self._recorder.write((), [event])
+        except BaseException:
+            self._partings.doubt(target.name)
+            raise
+        self._partings.close(target.name, name)
 
     def _free_to_go(
         self, target: WorkloadTarget, step: ReplaceMember, member: Member, rotations: tuple[Rotation, ...]
@@ -71,7 +108,7 @@ class RollSteps:
             return replace(
                 drained,
                 type=EventType.EXCEPTION_OPENED,
-                result="forced",
+                result=FORCED,
                 reason="replaced with work still running: the operator's written choice at the drain deadline",
                 detail={**drained.detail, "decided_by": "drain.then = force in the configuration of policy_sha256"},
             )
@@ -88,6 +125,7 @@ class RollSteps:
         self._recorder.fence()
         if target.drainer is not None:
             target.drainer.undrain(member)
+        self._partings.note(target.name, step.member, None)
         deferred = self._event(EventType.DRAINED, target, step.member, rotations, member, "deferred")
         decided = {"decided_by": step.decided_by} if step.decided_by else {}
         self._recorder.write((), [replace(deferred, reason=step.because, detail={**deferred.detail, **decided})])

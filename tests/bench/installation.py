@@ -103,6 +103,7 @@ class Installation:
                 certificates={each.name: each for each in certificates},
             ),
             journal=self.store,
+            ledger=self.store,
             lease=lease,
             spool=Spool(directory / "spool.jsonl", clock=clock),
             clock=clock,

@@ -262,6 +262,7 @@ class World:
         self.engine = Engine(
             fleet=self.fleet(),
             journal=journal,
+            ledger=self.store,
             lease=self.lease,
             spool=self.spool,
             clock=self.clock,

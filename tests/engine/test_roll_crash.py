@@ -1,0 +1,151 @@
+"""Crash before, lost reply and refusal at every external call of a roll of workers under load."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from rotator.core.event import EventType
+from rotator.core.model import SubjectKind, SubjectName
+from rotator.core.rollout import RolloutPolicy
+from rotator.engine.targets import WorkloadTarget
+from rotator.errors import Denied, JournalError
+from tests.engine.world import World
+from tests.fakes.faults import Crash, Faults
+from tests.fakes.workloads import FakeDrainer, FakeFleet, FakeWorkloads
+
+SERVICE, WORKERS = SubjectName("service-0"), SubjectName("workers")
+SECOND = timedelta(seconds=1)
+SPAN = timedelta(minutes=10)
+TASK = 3 * SECOND
+"""What one unit of work takes; every worker that takes work has one."""
+
+
+def refuse(faults: Faults, n: int) -> None:
+    """Let the *n*-th call from now be refused, in the words of whoever is called."""
+    faults.refuse(n, Denied)
+    denied = faults.before
+
+    def in_its_words(call: str) -> None:
+        try:
+            denied(call)
+        except Denied as e:
+            if call == "journal.commit":
+                raise JournalError(str(e)) from None
+            raise
+
+    faults.before = in_its_words
+
+
+FAULTS: dict[str, Callable[[Faults, int], None]] = {
+    "crash before": Faults.crash_before,
+    "reply lost": Faults.lose_reply,
+    "refused": refuse,
+}
+
+
+LOOKS = frozenset({"members", "inspect"})
+
+
+class Busy:
+    """A world whose one certificate is loaded by two workers, both at work all the time."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.world = World(directory, certificates=1)
+        self.fleet = FakeFleet(self.world.clock, workload=WORKERS)
+        self.fewest = 2
+        target = self.world.certificates[SERVICE]
+        certificate = replace(target.certificate, rolls=(WORKERS,))
+        self.world.certificates[SERVICE] = replace(target, certificate=certificate, probes=())
+        self.world.workloads[WORKERS] = WorkloadTarget(
+            name=WORKERS,
+            policy=RolloutPolicy(max_unavailable=1, drain_deadline=timedelta(minutes=5)),
+            workloads=FakeWorkloads(self.fleet, self.world.faults),
+            drainer=FakeDrainer(self.fleet, self.world.faults),
+            ready_within=timedelta(seconds=30),
+            keep_running=True,
+        )
+        self.world.restart()
+        # Workers that were there before the first certificate are rolled once already.
+        self.go_on()
+        self.known = len(self.world.told())
+        self.before = self.runs()
+
+    def runs(self) -> dict[str, int]:
+        """Return how often each worker was started."""
+        return {name: worker.runs for name, worker in self.fleet.workers.items()}
+
+    def ask(self) -> None:
+        """Let somebody want a new certificate now."""
+        self.world.ask(SERVICE, SubjectKind.CERTIFICATE)
+
+    def go_on(self) -> None:
+        """Let time pass, and work come, until the certificate is in use and every worker takes work."""
+        self.world.run(until=self._settled, span=SPAN)
+
+    def _settled(self) -> bool:
+        self.fleet.settle()
+        workers = self.fleet.workers.values()
+        for each in workers:
+            is_up = each.ready_at is not None and self.world.clock.now() >= each.ready_at
+            if each.started_at is not None and is_up and each.consuming and not each.work_ends:
+                self.fleet.give_work(each.name, TASK)
+        self.fewest = min(self.fewest, sum(1 for each in workers if each.started_at is not None and each.consuming))
+        return self.world.settled() and all(each.consuming == each.all_queues for each in workers)
+
+    def records(self, type_: EventType, result: str = "ok") -> Counter[str]:
+        """Return how often the ledger tells that of each worker in this roll."""
+        return Counter(
+            str(each.event.detail["member"])
+            for each in self.world.told()[self.known :]
+            if each.event.type is type_ and each.event.result == result
+        )
+
+
+def _calls(directory: Path) -> list[str]:
+    """Return the external calls that a roll makes when nothing goes wrong."""
+    busy = Busy(directory / "clean")
+    try:
+        before = len(busy.world.faults.calls)
+        busy.ask()
+        busy.go_on()
+        return busy.world.faults.calls[before:]
+    finally:
+        busy.world.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_law_13_every_call_of_a_roll_may_be_the_last(tmp_path: Path, fault: str) -> None:
+    """Whichever it is: no work is lost, each worker is replaced once, with one record, and consumes its queues."""
+    calls = _calls(tmp_path)
+    assert Counter(drain=2, replace=2) <= Counter(calls)
+    for n, call in enumerate(calls, start=1):
+        if fault == "refused" and call in LOOKS:
+            continue  # for what has no effect it is the same as a lost reply
+        busy = Busy(tmp_path / str(n))
+        try:
+            FAULTS[fault](busy.world.faults, n)
+            with contextlib.suppress(Crash):
+                busy.ask()
+                busy.go_on()
+            at = busy.world.faults.calls[-12:]
+            busy.world.restart()
+            busy.go_on()
+            once = dict.fromkeys(busy.before, 1)
+            assert 0 == busy.fleet.lost, at
+            assert {name: count + 1 for name, count in busy.before.items()} == busy.runs(), at
+            # Whoever was refused after all got its work back, and is let go once more.
+            let_go = busy.records(EventType.DRAINED) - busy.records(EventType.DRAINED, "deferred")
+            assert once == let_go, at
+            assert once == busy.records(EventType.ROLLED), at
+            assert busy.fewest >= 1, at
+        finally:
+            busy.world.close()
