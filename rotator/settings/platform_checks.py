@@ -3,7 +3,8 @@ What would never work together in the platform: names that lead nowhere, identit
 
 Rules that must stay true here:
 
-- Two that have one SPIFFE ID are refused: a permission for one would be one for the other.
+- Two that have one SPIFFE ID are refused: a permission for one would be one for the other. An identity and a service
+  may be one workload.
 - A permission that lets nobody call anything is refused: somebody believes that it does.
 - Nothing is chosen by a name that nobody has.
 """
@@ -53,6 +54,7 @@ def check_platform(settings: Settings, document: Document) -> None:
             if certificate not in settings.certificates:
                 place = ("platform", "identities", name, "certificates", environment_name)
                 _unknown(document, place, certificate, settings.certificates, "certificates")
+    _hostnames(wanted, document)
     _permissions(wanted, document)
     _pairs(settings, document)
 
@@ -87,6 +89,25 @@ def _named(settings: Settings, wanted: PlatformSettings, document: Document, pla
             )
 
 
+def _hostnames(wanted: PlatformSettings, document: Document) -> None:
+    owners: dict[str, str] = {}
+    for name, one in wanted.services.items():
+        place: Place = ("platform", "services", name, "hostname")
+        if one.hostname is None:
+            continue
+        if one.hostname.startswith("*."):
+            document.refuse(
+                place, f"found {one.hostname}; allowed one name; do write the name by which callers reach it"
+            )
+        first = owners.setdefault(one.hostname, name)
+        if first != name:
+            document.refuse(
+                place,
+                f"found {one.hostname}, which is {first}'s; allowed a name that no other service has; do choose "
+                "another, or make one service of them",
+            )
+
+
 def _permissions(wanted: PlatformSettings, document: Document) -> None:
     queues = {each.queue: each for each in wanted.identities.values() if each.queue is not None}
     for name, one in wanted.permissions.items():
@@ -104,8 +125,7 @@ def _pairs(settings: Settings, document: Document) -> None:
     platform = platform_of(settings)
     if platform is None or document.problems:
         return
-    for spiffe_id, names in same_identity(platform).items():
-        kind = "identities" if platform.identity(names[-1]) is not None else "services"
+    for kind, spiffe_id, names in same_identity(platform):
         document.refuse(
             ("platform", kind, names[-1].partition("/")[2]),
             f"found SPIFFE ID {spiffe_id} for {', '.join(names)}; allowed one for each; do give them ServiceAccounts "

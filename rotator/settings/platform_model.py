@@ -10,7 +10,6 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from rotator.core.model import TrustDomainName
@@ -193,10 +192,20 @@ def _called(selection: ServiceSelection, one: Service) -> bool:
     return _chosen(one.name, selection.services) and _chosen(one.domain, selection.domains)
 
 
-def same_identity(platform: Platform) -> Mapping[str, tuple[str, ...]]:
-    """Return each SPIFFE ID that more than one identity or service has, with their qualified names."""
-    names: dict[str, list[str]] = {}
-    everybody: tuple[Identity | Service, ...] = (*platform.identities, *platform.services)
-    for each in everybody:
-        names.setdefault(each.spiffe_id, []).append(each.qualified)
-    return {spiffe_id: tuple(those) for spiffe_id, those in names.items() if len(those) > 1}
+def same_identity(platform: Platform) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """
+    Return ``identities`` or ``services``, the SPIFFE ID and the qualified names of those who share one.
+
+    One identity and one service may: what is called may call (Airflow's API server).
+    """
+    found: list[tuple[str, str, tuple[str, ...]]] = []
+    kinds: dict[str, tuple[Identity | Service, ...]] = {
+        "identities": platform.identities,
+        "services": platform.services,
+    }
+    for kind, everybody in kinds.items():
+        names: dict[str, list[str]] = {}
+        for each in everybody:
+            names.setdefault(each.spiffe_id, []).append(each.qualified)
+        found += [(kind, spiffe_id, tuple(those)) for spiffe_id, those in names.items() if len(those) > 1]
+    return tuple(found)

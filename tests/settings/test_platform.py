@@ -107,6 +107,17 @@ def test_a_mesh_with_a_provided_ca_names_services_by_their_tag(tmp_path: Path) -
     assert "spiffe://default/ledger_finance_svc_8080" == ledger.spiffe_id
 
 
+def test_a_service_may_call(tmp_path: Path) -> None:
+    """One workload is an identity and a service: Airflow's API server is called, and calls."""
+    api = "{component: scheduler}\n    ledger: {component: other, place: {kubernetes: {namespace: finance, "
+    api += "service_account: ledger}}, environments: [production]}"
+    found = platform(written(tmp_path, old="{component: scheduler}", new=api))
+    service, caller = found.service("production/ledger"), found.identity("production/ledger")
+    assert service is not None
+    assert caller is not None
+    assert service.spiffe_id == caller.spiffe_id
+
+
 REFUSED = {
     "a trust domain without a mesh": (
         ("trust_domain: mesh.prod}", "trust_domain: prod}"),
@@ -139,6 +150,17 @@ REFUSED = {
     "another trust domain's SPIFFE ID": (
         ("{component: scheduler}", "{component: scheduler, spiffe_ids: {production: 'spiffe://prod/a'}}"),
         "platform.identities.scheduler.spiffe_ids.production: found trust domain prod",
+    ),
+    "a hostname for many": (
+        ("      port: 8080", "      port: 8080\n      hostname: '*.internal'"),
+        "platform.services.ledger.hostname: found *.internal; allowed one name",
+    ),
+    "one hostname for two": (
+        (
+            "    ledger:\n      protocol: http\n",
+            "    rates: {protocol: tcp, port: 1, hostname: a}\n    ledger:\n      protocol: http\n      hostname: a\n",
+        ),
+        "platform.services.ledger.hostname: found a, which is rates's",
     ),
     "a certificate that is none": (
         ("{component: scheduler}", "{component: scheduler, certificates: {production: none-such}}"),
