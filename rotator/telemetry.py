@@ -68,6 +68,7 @@ class LogEvent(StrEnum):
     SESSION_LOST = "session_lost"
     RUNS_COPIED = "runs_copied"
     COPYING_FAILED = "copying_failed"
+    LOOKAHEAD_FAILED = "lookahead_failed"
     CHECKPOINT_SIGNED = "checkpoint_signed"
     LEDGER_SPOOLED = "ledger_spooled"
     LEDGER_UNWRITABLE = "ledger_unwritable"
@@ -135,6 +136,7 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.SESSION_LOST: "The issuer's token is gone and logging in failed; it is tried again.",
     LogEvent.RUNS_COPIED: "What an Airflow ran was copied into the evidence log.",
     LogEvent.COPYING_FAILED: "An Airflow's history could not be copied; the next try begins where the last one ended.",
+    LogEvent.LOOKAHEAD_FAILED: "An Airflow did not tell which tasks are long; it is asked again in ten minutes.",
     LogEvent.CHECKPOINT_SIGNED: "The log was projected and its checkpoint signed.",
     LogEvent.LEDGER_SPOOLED: "Past the safety line and without a ledger, a record was spooled to be entered late.",
     LogEvent.LEDGER_UNWRITABLE: "Journal or ledger cannot be written; no step starts before the safety line.",

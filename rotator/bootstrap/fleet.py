@@ -205,6 +205,7 @@ def workload_target(
             workloads=pods,
             surging=pods,
             drainer=_drainer(settings, name, clock, pauses),
+            history=_history(settings, workload, clock),
             part=airflow_part(workload),
             ready_within=workload.start_timeout,
         )
@@ -241,10 +242,18 @@ def workload_target(
         workloads=processes,
         surging=processes if any(each.spare for each in members) else None,
         drainer=_drainer(settings, name, clock, pauses),
+        history=_history(settings, workload, clock),
         part=airflow_part(workload),
         ready_within=workload.start_timeout,
         keep_running=all(isinstance(each, CommandMember) for each in members),
     )
+
+
+def _history(settings: Settings, workload: Workload, clock: Clock) -> AirflowTasks | None:
+    """Return whoever knows how long the tasks of *workload* take, if something drains them and Airflow is named."""
+    if workload.airflow is None or workload.drain is None:
+        return None
+    return AirflowTasks(airflow_api(settings.airflow[workload.airflow.installation], clock))
 
 
 def _shown_at(workload: Workload, clock: Clock) -> Callable[[str], Serial | None] | None:

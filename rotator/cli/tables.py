@@ -97,14 +97,15 @@ def _watched(rows: Sequence[Row], now: datetime) -> Table:
 
 
 def plan_view(rows: Sequence[Row], now: datetime) -> RenderableType:
-    """Return what will happen, soonest first."""
+    """Return what will happen, soonest first, and below it what may go wrong with its rolls."""
     table = Table("when", "in", "subject", "action", "why", box=None, pad_edge=False)
     for row in rows:
         at = _moment(row.get("at"))
         away = _DASH if at is None else "now" if at <= now else _short(at - now)
         table.add_row(*(Text(_said(each)) for each in (row.get("at"), away, row.get("subject"))),
-                      Text(_said(row.get("action"))), Text(_said(row.get("why"))))  # fmt: skip
-    return table
+                      Text(_said(row.get("what"))), Text(_said(row.get("why"))))  # fmt: skip
+    ahead = [Text(_said(each), style=_SOON) for row in rows for each in row.get("foreseen") or ()]
+    return Group(table, *ahead)
 
 
 def steps_view(plan: Sequence[Row]) -> RenderableType:

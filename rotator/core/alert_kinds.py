@@ -32,6 +32,7 @@ class AlertKind(StrEnum):
     ROTATION_STUCK = "rotation_stuck"
     ROLL_HELD = "roll_held"
     MEMBER_FAILED = "member_failed"
+    TASKS_TOO_LONG = "tasks_too_long"
     CHECKPOINT_OLD = "checkpoint_old"
     RECORDS_SPOOLED = "records_spooled"
     LOGIN_ENDING = "login_ending"
@@ -129,6 +130,11 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "A member of a workload does not start or does not get ready, so its roll does not go on.",
         "critical: `start_timeout` after its start, or without one",
         "drain-deadline",
+    ),
+    AlertKind.TASKS_TOO_LONG: _means(
+        "Tasks of a workload took longer than its next roll has time for: its drain's deadline, or its certificate.",
+        "warning: when such a task was seen to run or to end within a day; looked for every ten minutes",
+        "tasks-too-long",
     ),
     AlertKind.CHECKPOINT_OLD: _means(
         "The evidence log was not signed for a while.",

@@ -325,12 +325,20 @@ class WorkloadStanding:
     """Its roll waits for what does not come by itself."""
     deadline: datetime | None = None
     """Of the drain that is under way."""
+    long_tasks: tuple[str, ...] = ()
+    """What the next roll has no time for, in sentences."""
     at: datetime
     """When it was seen."""
 
 
 def workload_alerts(seen: WorkloadStanding) -> tuple[Alert, ...]:
-    """Return what *seen* raises."""
+    """Return what *seen* raises: how its roll stands, and what its next one will meet."""
+    says = f"before the next roll of {seen.name}: {'; '.join(seen.long_tasks)}"
+    ahead = (_warning(AlertKind.TASKS_TOO_LONG, seen.name, seen.at, says),) if seen.long_tasks else ()
+    return (*_roll_alerts(seen), *ahead)
+
+
+def _roll_alerts(seen: WorkloadStanding) -> tuple[Alert, ...]:
     if seen.failed:
         says = f"{_names(seen.failed)} of {seen.name} does not get ready, so its roll waits: see the member's log"
         return (_critical(AlertKind.MEMBER_FAILED, seen.name, seen.at, says),)

@@ -11,7 +11,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ from rotator.adapters.kubernetes.worker_template import WorkerTemplate, worker_t
 from rotator.bootstrap.airflow import airflow_api
 from rotator.bootstrap.fleet import workload_place, workload_target
 from rotator.bootstrap.sessions import Sessions
-from rotator.core.tasks import TaskAttempt
+from rotator.core.long_tasks import LOOKS_BACK, length
 from rotator.core.window import written
 from rotator.doctor.findings import Finding, attempted, broken, fine, warning
 from rotator.ports import Clock
@@ -31,7 +31,6 @@ from rotator.settings.workloads import Workload
 _BROKER = "mend the broker's address, its user or its certificate files"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _ENCRYPTED = frozenset({"rediss", "amqps"})
-_LOOKS_BACK = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 _HEARTBEATS = 20
 """So many failed heartbeats survive an API server that is away for more than a minute; the default, 3, about 35 s."""
@@ -70,8 +69,8 @@ def _installation(
     tasks, now = AirflowTasks(api), clock.now()
     running = tasks.running()
     yield fine(about, f"its running tasks can be read: {len(running)} now")
-    ended = list(tasks.ended(now - _LOOKS_BACK, now))
-    longest[name] = max((_length(each, now) for each in (*running, *ended)), default=timedelta())
+    ended = list(tasks.ended(now - LOOKS_BACK, now))
+    longest[name] = max((length(each, now) for each in (*running, *ended)), default=timedelta())
     if settings.airflow[name].copy_runs_every is not None and ended:
         last = ended[-1]
         found = tasks.runs([(last.dag, last.run)])
@@ -118,10 +117,6 @@ def _broker(settings: Settings, name: str, about: str, sessions: Sessions, clock
             )
         elif each.running:
             yield fine(about, f"{each.name} can be drained")
-
-
-def _length(one: TaskAttempt, now: datetime) -> timedelta:
-    return timedelta() if one.started_at is None else (one.ended_at or now) - one.started_at
 
 
 def _times(

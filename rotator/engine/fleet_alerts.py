@@ -199,7 +199,8 @@ class FleetAlerts:
         look, failed = self._rolls.look(target.name), self._rolls.failed(target.name)
         held = look is not None and look.alert
         stopped = self._stopped(target, now)
-        if not (held or failed or stopped):
+        long_tasks = self._rolls.ahead.told(target.name)
+        if not (held or failed or stopped or long_tasks):
             return ()
         rolling = [self._memory.open_rotation(each.name) for each in fleet.rolled_with(target.name)]
         if target.keep_running or any(rolling):
@@ -212,6 +213,7 @@ class FleetAlerts:
             why=look.why if look is not None else "",
             held=held,
             deadline=begun + target.policy.drain_deadline if begun is not None else None,
+            long_tasks=long_tasks,
             at=now,
         )
         return workload_alerts(standing)

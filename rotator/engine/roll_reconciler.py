@@ -22,12 +22,14 @@ from datetime import datetime, timedelta
 import structlog
 
 from rotator.core import rollout
+from rotator.core.long_tasks import time_left
 from rotator.core.model import Member, Observation, Serial, SubjectName, Surge
 from rotator.core.order import Part, Standing, held_by_others
 from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, UndrainMember, Wait, sentence
 from rotator.core.tasks import WorkerRun
 from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
 from rotator.engine.locks import Locks
+from rotator.engine.long_tasks import LongTasksAhead
 from rotator.engine.observe import newest, observe_workload, stale_before
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_steps import RollSteps
@@ -68,6 +70,7 @@ class RollReconciler:
         """Members whose replacement was refused, by name: which run it was, and when."""
         self._begun: dict[SubjectName, datetime] = {}
         self._looks: dict[SubjectName, Look] = {}
+        self.ahead = LongTasksAhead(recorder.clock)
         self._guard = threading.Lock()
 
     def members(self, workload: SubjectName) -> tuple[Member, ...]:
@@ -126,6 +129,11 @@ class RollReconciler:
             rotation for each in certificates if (rotation := self._memory.open_rotation(each.name)) is not None
         )
         self._steps.finish(target, members, rotations)
+        if not rotations:
+            now = self._clock.now()
+            views = ((each.name, leaves.view(each.name)) for each in certificates)
+            left = [time_left(name, view.window, now) for name, view in views if view is not None and view.window]
+            self.ahead.look(target, members, left)
         since = max((moment for each in seen if (moment := stale_before(each)) is not None), default=None)
         # What was raised is set back also when nothing else is left to be done.
         surge = target.surging.seen(scaler=False) if target.surging is not None else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from rotator.core.authority_policy import next_due
 from rotator.core.model import Phase, RelyingParty, SubjectKind, SubjectName, TrustDomainName
+from rotator.core.rollout import foreseen
 from rotator.core.steps import Done, Nothing, Refused, Wait, sentence
 from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
@@ -171,6 +172,7 @@ def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget, *, c
         f"publish it to {', '.join(store.target for store in target.stores)}",
     ]
     steps += [f"roll {workload}, drained, member by member" for workload in certificate.rolls]
+    steps += [f"mind: {each}" for each in _ahead(engine, target, engine.clock.now())]
     steps.append(f"wait for proof from {', '.join(probe.name for probe in target.probes) or 'the rolled members'}")
     return steps
 
@@ -347,9 +349,24 @@ def _workload(engine: Engine, target: WorkloadTarget) -> dict[str, Any]:
         ],
         "waiting_on": list(look.waiting_on) if look is not None else [],
         "why": look.why if look is not None else "",
+        "foreseen": list(engine.rolls.ahead.told(target.name)),
         "failures": failures,
         "error": error,
     }
+
+
+def _ahead(engine: Engine, target: CertificateTarget, at: datetime) -> list[str]:
+    """Return what may go wrong with the rolls of *target* if they begin at *at*, in sentences."""
+    view = engine.leaves.view(target.name)
+    found = []
+    for name in target.certificate.rolls:
+        workload = engine.fleet.workloads.get(name)
+        members = engine.rolls.known_members(name)
+        if workload is None or view is None or view.window is None or not members:
+            continue
+        found += [f"{name}: {each}" for each in foreseen(workload.policy, members, view.window.closes, at)]
+        found += [f"{name}: {each}" for each in engine.rolls.ahead.told(name)]
+    return found
 
 
 def _domain_plan(engine: Engine, target: DomainTarget, now: datetime, horizon: timedelta) -> list[dict[str, Any]]:
@@ -390,7 +407,15 @@ def _leaf_plan(engine: Engine, target: CertificateTarget, now: datetime, horizon
     at = view.window.opens
     if at > now + horizon:
         return []
-    return [{"at": moment(at), "subject": target.name, "what": "issue anew", "why": "its renewal window opens"}]
+    return [
+        {
+            "at": moment(at),
+            "subject": target.name,
+            "what": "issue anew",
+            "why": "its renewal window opens",
+            "foreseen": _ahead(engine, target, at),
+        }
+    ]
 
 
 def _written(span: timedelta) -> str:

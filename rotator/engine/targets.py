@@ -19,7 +19,18 @@ from rotator.core.model import KeyType, ManagedCertificate, SubjectName, TrustDo
 from rotator.core.order import Part
 from rotator.core.rollout import RolloutPolicy
 from rotator.core.window import LeafPolicy
-from rotator.ports import Authorities, Drainer, Issuer, LeafStore, Mesh, ParentRevocation, Probe, Surging, Workloads
+from rotator.ports import (
+    Authorities,
+    Drainer,
+    Issuer,
+    LeafStore,
+    LongTasks,
+    Mesh,
+    ParentRevocation,
+    Probe,
+    Surging,
+    Workloads,
+)
 
 TargetId = NewType("TargetId", str)
 """``certificate:NAME``, ``trust_domain:NAME`` or ``workload:NAME``: the key of a lock and of a place in the queue."""
@@ -86,6 +97,8 @@ class WorkloadTarget:
     """Where the wanted number can be raised for the time of a roll."""
     ready_within: timedelta = timedelta(minutes=1)
     """A member that runs longer than this without being ready has failed: the roll stops there."""
+    history: LongTasks | None = None
+    """Whoever knows how long its tasks take."""
     part: Part | None = None
     """Which part of which Airflow it is: parts of one are rolled one after the other."""
     keep_running: bool = False

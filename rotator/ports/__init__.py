@@ -11,7 +11,7 @@ Rules that must stay true here:
 """
 
 from rotator.core.model import Severity
-from rotator.ports.airflow import PauseBook, RunHistory, RunningTasks
+from rotator.ports.airflow import LongTasks, PauseBook, RunHistory, RunningTasks
 from rotator.ports.asking import PostedObject, Request, RequestBoard, Requests, RequestState
 from rotator.ports.issuing import (
     Authorities,
@@ -75,6 +75,7 @@ __all__ = [
     "Lease",
     "LeaseClaim",
     "Ledger",
+    "LongTasks",
     "Mesh",
     "MeshView",
     "Message",

@@ -7,7 +7,7 @@ Rules that must stay true here: those of `rotator.ports`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from rotator.core.model import SubjectName
@@ -19,6 +19,18 @@ class RunningTasks(Protocol):
 
     def running(self) -> tuple[TaskAttempt, ...]:
         """Return every task attempt that some worker works on now, whatever its executor; complete or an error."""
+        ...
+
+
+class LongTasks(Protocol):
+    """Tasks that take long, by Airflow's own account."""
+
+    def longer(self, than: timedelta, *, since: datetime, now: datetime) -> tuple[TaskAttempt, ...]:
+        """
+        Return the task attempts that took longer *than* that and ended from *since* on, or run for longer by *now*.
+
+        Of very many not all: where Airflow can sort them, the longest.
+        """
         ...
 
 

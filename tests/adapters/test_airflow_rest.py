@@ -272,6 +272,55 @@ def test_who_set_a_run_off(told: tuple[Told, str], password: Path) -> None:
     api.close()
 
 
+def event(owner: str, *, name: str = "trigger", run: str | None = None, second: float = 0) -> JSON:
+    """Return an entry of Airflow 2.10's audit log, with what was sent along."""
+    when = datetime(2026, 11, 27, 15, 3, 6, tzinfo=UTC) + timedelta(seconds=second)
+    return {
+        "event_log_id": 7, "when": when.isoformat(), "dag_id": "etl", "task_id": None, "event": name, "run_id": run,
+        "owner": owner, "extra": '{"conf": "secret"}', "execution_date": None, "try_number": None, "map_index": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("events", "asker"),
+    [
+        ([event("bob", run="r1"), event("carol")], ("bob", "ui")),
+        ([event("bob", name="post_dag_run", second=2)], ("bob", "rest_api")),
+        ([event("bob"), event("bob", second=1)], ("bob", "ui")),
+        ([event("bob"), event("carol", second=3)], ("", "")),
+        ([event("bob", second=9)], ("", "")),
+        ([event("bob", run="another")], ("", "")),
+        ([{**event("bob"), "dag_id": "other"}, event("eve", name="delete")], ("", "")),
+        ([], ("", "")),
+        (None, ("", "")),
+    ],
+    ids=["by run", "by moment", "twice", "two people", "too late", "another run", "another DAG", "nobody", "denied"],
+)
+def test_who_set_a_run_of_airflow_2_off(
+    told: tuple[Told, str], password: Path, events: list[JSON] | None, asker: tuple[str, str]
+) -> None:
+    """Its audit log tells, by the run or by the moment, and only if it names one; without the right nobody is named."""
+    server, url = told
+    server.v1 = True
+    run = {"dag_id": "etl", "dag_run_id": "r1", "run_type": "manual", "execution_date": "2026-11-27T15:03:06+00:00"}
+
+    def answer(_method: str, path: str) -> tuple[int, object] | None:
+        if path.endswith("/dagRuns/r1"):
+            return 200, run
+        if path == "/api/v1/eventLogs":
+            return (200, {"event_logs": events}) if events is not None else (403, {"detail": "Forbidden"})
+        return None
+
+    server.answer = answer
+    api = api_of(url, password)
+    found = AirflowTasks(api).runs([("etl", "r1")])["etl", "r1"]
+    assert asker == (found.triggering_user, found.triggered_by)
+    assert "secret" not in repr(found)
+    run["run_type"] = "scheduled"
+    assert "" == AirflowTasks(api).runs([("etl", "r1")])["etl", "r1"].triggering_user
+    api.close()
+
+
 def test_what_ended_in_an_interval(told: tuple[Told, str], password: Path) -> None:
     """From the first moment on, before the last one; a moment without a zone is refused."""
     server, url = told
@@ -284,6 +333,33 @@ def test_what_ended_in_an_interval(told: tuple[Told, str], password: Path) -> No
     server.attempts = [{**ATTEMPT, "end_date": "2026-11-27T15:00:00"}]
     with pytest.raises(Rejected, match="without a zone"):
         list(AirflowTasks(api).ended(since, since + timedelta(hours=1)))
+    api.close()
+
+
+@pytest.mark.parametrize("v1", [False, True])
+def test_long_tasks_are_found_running_and_ended(told: tuple[Told, str], password: Path, *, v1: bool) -> None:
+    """Longer than asked for and ended since; a filter that is ignored makes none long, and v1 is asked no order."""
+    server, url = told
+    server.v1 = v1
+    now = datetime(2026, 11, 27, 16, 0, tzinfo=UTC)
+    began = ATTEMPT["start_date"][:19] + "Z"
+    server.attempts = [
+        {**ATTEMPT, "task_id": f"t{number}", "start_date": start, "end_date": end, "state": state}
+        for number, (start, end, state) in enumerate(
+            [
+                (began, None, "running"),
+                ("2026-11-27T15:59:00Z", None, "running"),
+                ("2026-11-27T10:00:00Z", "2026-11-27T11:00:00Z", "success"),
+                ("2026-11-27T10:00:00Z", "2026-11-27T10:00:05Z", "success"),
+                ("2026-11-20T10:00:00Z", "2026-11-20T20:00:00Z", "success"),
+            ]
+        )
+    ]
+    api = api_of(url, password)
+    found = AirflowTasks(api).longer(timedelta(minutes=30), since=now - timedelta(days=1), now=now)
+    assert ["etl/r1/t0#1", "etl/r1/t2#1"] == [each.key for each in found]
+    asked = next(query for _, path, query in server.asked if "duration_gte" in query)
+    assert (["1800.000"], v1) == (asked["duration_gte"], "order_by" not in asked)
     api.close()
 
 

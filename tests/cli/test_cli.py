@@ -308,7 +308,7 @@ def rendered(draw: Callable[[Console], None]) -> str:
 def test_plan_says_when_and_why(run: Run, operations: FakeOperations) -> None:
     """The plan of the asked horizon, soonest first, as a table and as JSON."""
     assert "nothing within 24h\n" == run("plan").out
-    operations.planned = [{"at": "2030-01-01T02:00:00Z", "subject": "proxy", "action": "issue anew", "why": "due"}]
+    operations.planned = [{"at": "2030-01-01T02:00:00Z", "subject": "proxy", "what": "issue anew", "why": "due"}]
     assert 172800.0 == json.loads(run("--json", "plan", "--horizon", "2d").out)[0]["horizon"]
     drawn = rendered(lambda console: console.print(plan_view(operations.planned, NOW)))
     assert ["2030-01-01T02:00:00Z", "1h", "proxy", "issue", "anew", "due"] == drawn.splitlines()[1].split()

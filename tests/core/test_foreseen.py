@@ -169,6 +169,13 @@ ROWS: list[tuple[str, tuple[Alert, ...], AlertKind, Severity, datetime]] = [
         CRITICAL,
         NOW,
     ),
+    (
+        "tasks longer than the next roll",
+        workload_alerts(WorkloadStanding(name=NAME, long_tasks=("etl/load took 5h",), at=NOW)),
+        AlertKind.TASKS_TOO_LONG,
+        WARNING,
+        NOW,
+    ),
     ("log not signed", checkpoint_alerts(NOW, MINUTE, ""), AlertKind.CHECKPOINT_OLD, WARNING, NOW + 3 * MINUTE),
     ("log long not signed", checkpoint_alerts(NOW, MINUTE, ""), AlertKind.CHECKPOINT_OLD, CRITICAL, NOW + 10 * MINUTE),
     ("spooled", spool_alerts(2, NOW), AlertKind.RECORDS_SPOOLED, CRITICAL, NOW),

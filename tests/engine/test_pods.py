@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,9 @@ from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import EventType
 from rotator.core.model import SubjectKind, SubjectName
 from rotator.core.rollout import RolloutPolicy, is_stale
+from rotator.core.tasks import TaskAttempt
+from rotator.engine import status
+from rotator.engine.long_tasks import EVERY
 from rotator.engine.observe import stale_before
 from rotator.engine.targets import WorkloadTarget
 from rotator.errors import Unavailable
@@ -444,3 +447,54 @@ def test_an_autoscaler_is_not_fought(surging: Rolled) -> None:
     surging.world.run(until=lambda: "HorizontalPodAutoscaler worker sets the number" in surging.why())
     surging.world.run(until=lambda: AlertKind.ROLL_HELD in surging.alerts(), span=10 * MINUTE)
     assert (0, []) == (surging.pods.evictions, surging.pods.wanted)
+
+
+class History:
+    """An Airflow in which one task takes as long as it is told, and that may not answer."""
+
+    def __init__(self) -> None:
+        self.took, self.asked, self.silent = 10 * HOUR, 0, False
+
+    def longer(self, than: timedelta, *, since: datetime, now: datetime) -> tuple[TaskAttempt, ...]:
+        """Return the one task if it is longer."""
+        self.asked += 1
+        if self.silent:
+            raise Unavailable("Airflow does not answer")
+        assert since < now
+        one = TaskAttempt(
+            dag="etl",
+            run="r",
+            task="load",
+            attempt=1,
+            state="success",
+            host="",
+            started_at=now - self.took,
+            ended_at=now,
+        )
+        return (one,) if self.took > than else ()
+
+
+def test_tasks_too_long_are_told_before_the_roll(rolled: Rolled) -> None:
+    """In alert, status and plan, while nobody is drained; gone when they are; asked seldom; silence holds nobody."""
+    world, history = rolled.world, History()
+    world.workloads[WORKERS] = replace(world.workloads[WORKERS], history=history)
+    world.restart()
+    world.run(until=lambda: AlertKind.TASKS_TOO_LONG in rolled.alerts(), span=MINUTE)
+    assert (0, 1) == (rolled.pods.evictions, history.asked)
+    told = next(each.summary for each in world.engine.alerting.raised() if "tasks_too_long" in each.key)
+    assert "etl/load took 10h, longer than the drain's deadline of 5m: the roll will wait for it" in told
+    (row,) = status.workloads(world.engine)
+    assert "outlives it" in row["foreseen"][1]
+    planned = next(each for each in status.plan(world.engine, 24 * HOUR) if each["subject"] == SERVICE)
+    assert f"{WORKERS}: {row['foreseen'][0]}" in planned["foreseen"]
+    steps = status.rotation_plan(world.engine, world.certificates[SERVICE])
+    assert any(each.startswith(f"mind: {WORKERS}: etl/load took 10h") for each in steps)
+    history.silent = True
+    rolled.ask()
+    rolled.finish()
+    assert 3 == rolled.pods.evictions
+    world.run(span=EVERY)
+    assert AlertKind.TASKS_TOO_LONG in rolled.alerts()
+    history.silent, history.took = False, SECOND
+    world.run(until=lambda: AlertKind.TASKS_TOO_LONG not in rolled.alerts(), span=2 * EVERY)
+    assert 5 >= history.asked

@@ -7,28 +7,43 @@ Rules that must stay true here:
   even looked at: people put secrets there.
 - Airflow ignores a filter that it does not know, in silence; whatever matters is filtered here again.
 - Complete or an error: half a list must never be read as "nothing else runs" (law 17).
+- Who asked for a run of Airflow 2 stands in its audit log alone, and is told only if that names one person; of an
+  event its name, its moment, its run and its owner are looked at, never what was sent along.
 
 Both interfaces are spoken: v2 (Airflow 3) and v1 (Airflow 2.10), which name the same things a little differently.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from rotator.adapters.airflow.api import JSON, AirflowAPI, Query, Version
+from rotator.core.long_tasks import length
 from rotator.core.tasks import Run, TaskAttempt
-from rotator.errors import Rejected, Unavailable
+from rotator.errors import Denied, Rejected, Unavailable
 from rotator.http_exchange import segment
 
 RUNNING_STATES = ("running", "restarting")
 """States in which a worker holds the task. A deferred one waits in a triggerer; a queued one has no worker yet."""
 
+_MOST_LONG = 500
+"""Tasks that are looked at of those that are too long: where there are more, the deadline is what has to change."""
+
+_WHO_ASKED = "reading who set a run off"
+_ASKED_BY = {"trigger": "ui", "post_dag_run": "rest_api"}
+"""Events of Airflow 2's audit log with which a person asks for a run, and Airflow 3's word for the way."""
+_ASKED_AROUND = timedelta(seconds=5)
+"""So close to a manual run's own date the event lies that asked for it."""
+_MOST_EVENTS = 100
+
 _EVERY_TASK = "/dags/~/dagRuns/~/taskInstances"
 
 
 class AirflowTasks:
-    """`rotator.ports.RunningTasks` and `rotator.ports.RunHistory`. Safe to share between threads."""
+    """`rotator.ports.RunningTasks`, `RunHistory` and `LongTasks`. Safe to share between threads."""
 
     def __init__(self, api: AirflowAPI) -> None:
         """Ask *api*; nothing is sent yet."""
@@ -85,17 +100,61 @@ class AirflowTasks:
             yield from self._earlier_tries(each, doing=doing) if each.attempt > 1 else ()
             yield each
 
+    def longer(self, than: timedelta, *, since: datetime, now: datetime) -> tuple[TaskAttempt, ...]:
+        """Return the attempts that took longer *than* that and ended from *since* on, or run for longer by *now*."""
+        query = [("end_date_gte", _written(since)), ("duration_gte", f"{than.total_seconds():.3f}")]
+        # The second interface sorts: of very many, the longest are seen.
+        order = [("order_by", "-duration")] if self._api.version is Version.V2 else []
+        doing = "looking for long tasks"
+        rows = self._api.listed(_EVERY_TASK, "task_instances", doing=doing, query=[*query, *order])
+        ended = (_attempt(each) for each in itertools.islice(rows, _MOST_LONG))
+        found = [each for each in ended if each.ended_at is not None and each.ended_at >= since]
+        return tuple(each for each in (*self.running(), *found) if length(each, now) > than)
+
     def runs(self, of: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
         """Return the runs named by (DAG, run); those that Airflow has forgotten are absent."""
         found = {}
         for dag, run in dict.fromkeys(of):
             path = f"/dags/{segment(dag)}/dagRuns/{segment(run)}"
             try:
-                found[dag, run] = _run(self._api.get(path, doing="reading who set a run off"))
+                told = self._api.get(path, doing=_WHO_ASKED)
             except Rejected:
                 # 404: cleaned up in between. What its tasks were is known all the same.
                 continue
+            one = found[dag, run] = _run(told)
+            if self._api.version is Version.V1 and one.run_type == "manual" and not one.triggering_user:
+                found[dag, run] = self._with_asker(one, _moment(told, "execution_date"))
         return found
+
+    def _with_asker(self, run: Run, asked_at: datetime | None) -> Run:
+        """Return *run* with whoever the audit log of Airflow 2 says has asked for it; as it is if it names nobody."""
+        rows: list[JSON] = []
+        for event in _ASKED_BY:
+            query = [("dag_id", run.dag), ("event", event), ("order_by", "-when"), ("limit", str(_MOST_EVENTS))]
+            if asked_at is not None:
+                query.append(("after", _written(asked_at - _ASKED_AROUND)))
+            try:
+                listed = self._api.get("/eventLogs", doing=_WHO_ASKED, query=query).get("event_logs")
+            except (Denied, Rejected):
+                # The right to read the audit log is one that a role may do without.
+                return run
+            rows += [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        named = [each for each in rows if _text(each, "dag_id") == run.dag and _text(each, "event") in _ASKED_BY]
+        by_run = [each for each in named if _text(each, "run_id") == run.run]
+        if not by_run and asked_at is not None:
+            # What was asked for without a run's name was given one: then the moment tells, if nobody else asked.
+            by_run = [
+                each
+                for each in named
+                if not _text(each, "run_id")
+                and (when := _moment(each, "when")) is not None
+                and abs(when - asked_at) <= _ASKED_AROUND
+            ]
+        owners = {(_text(each, "owner"), _text(each, "event")) for each in by_run}
+        if len({owner for owner, _ in owners}) != 1:
+            return run
+        ((owner, event),) = list(owners)[:1]
+        return replace(run, triggering_user=owner, triggered_by=run.triggered_by or _ASKED_BY[event])
 
     def _earlier_tries(self, last: TaskAttempt, *, doing: str) -> Iterator[TaskAttempt]:
         path = f"/dags/{segment(last.dag)}/dagRuns/{segment(last.run)}/taskInstances/{segment(last.task)}"
