@@ -22,7 +22,7 @@ import typer
 import typer.main
 
 from rotator import __version__
-from rotator.cli import audit, configuration, demo, meshes, operate, who_ran
+from rotator.cli import audit, configuration, demo, meshes, operate, platform, who_ran
 from rotator.cli.invocation import DEFAULT_CONFIG, Invocation, print_json
 from rotator.errors import RotatorError
 from rotator.exits import ExitCode, exit_code
@@ -94,6 +94,7 @@ def _root(
 app.add_typer(operate.app)
 app.add_typer(meshes.app)
 app.add_typer(configuration.app, name="config")
+app.add_typer(platform.app, name="platform")
 audit.app.command("who-ran")(who_ran.who_ran)
 app.add_typer(audit.app, name="evidence")
 app.command("demo")(demo.demo)

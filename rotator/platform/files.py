@@ -1,0 +1,62 @@
+"""
+What is rendered, as files: by environment and part.
+
+Rules that must stay true here:
+
+- The same platform gives the same files of the same bytes.
+- What belongs to one environment stands in its folder, what a whole mesh shares in that of its trust domain.
+- No credential stands in any file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+from rotator.core.model import TrustDomainName
+from rotator.platform.model import Platform
+from rotator.platform.rendering import PARTS
+from rotator.platform.resources import Resource, canonical_yaml, in_order, kubernetes_object, universal
+
+SYSTEM_NAMESPACE: Final = "kuma-system"
+
+
+class Form(StrEnum):
+    """In which form a control plane takes documents."""
+
+    UNIVERSAL = "universal"
+    KUBERNETES = "kubernetes"
+
+
+def files(
+    platform: Platform, forms: Mapping[TrustDomainName, tuple[Form, str]], *, environment: str | None = None
+) -> Mapping[str, str]:
+    """
+    Return each file's text by its path, in order.
+
+    *forms* is, for each trust domain, the form of its documents and the control plane's namespace; *environment* leaves
+    out what is another's, and keeps what its mesh shares.
+    """
+    wanted = {each.name: each for each in platform.environments if environment in {None, each.name}}
+    found: dict[str, str] = {}
+    for at in dict.fromkeys(each.trust_domain for each in wanted.values()):
+        form, namespace = forms[at]
+        for part, rendering in PARTS.items():
+            for folder, resources in _folders(in_order(rendering(platform, at)), at).items():
+                if folder in wanted or folder == at:
+                    found[f"{folder}/{part}.yaml"] = canonical_yaml(
+                        [_written(each, form, namespace) for each in resources]
+                    )
+    return dict(sorted(found.items()))
+
+
+def _written(resource: Resource, form: Form, namespace: str) -> dict[str, Any]:
+    return universal(resource) if form is Form.UNIVERSAL else kubernetes_object(resource, namespace=namespace)
+
+
+def _folders(resources: Iterable[Resource], at: TrustDomainName) -> Mapping[str, list[Resource]]:
+    found: dict[str, list[Resource]] = {}
+    for each in resources:
+        found.setdefault(each.environment or at, []).append(each)
+    return found

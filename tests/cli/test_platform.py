@@ -1,0 +1,74 @@
+"""``rotator platform``: files by environment and part, and sentences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rotator.cli import main
+from tests.settings.test_load import BASE
+from tests.settings.test_platform import written
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    config = written(tmp_path, old="      port: 8080", new="      port: 8080\n      hostname: ledger.internal")
+
+    def go(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["--config", str(config), "platform", *words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return go
+
+
+def test_render_writes_files_by_environment_and_part(run: Run, tmp_path: Path) -> None:
+    """One environment's stand in its folder; twice the same bytes."""
+    for name in ("one", "other"):
+        code, out, _ = run("render", "--output", str(tmp_path / name))
+        assert 0 == code
+        assert out.endswith(f"files below {tmp_path / name}\n")
+    once = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in (tmp_path / "one").rglob("*.yaml")}
+    again = {path.relative_to(tmp_path / "other"): path.read_bytes() for path in (tmp_path / "other").rglob("*.yaml")}
+    assert once == again
+    assert {"production", "staging", "mesh.prod"} == {path.parts[0] for path in once}
+    (permission,) = yaml.safe_load_all(once[Path("production/permissions.yaml")])
+    assert ("MeshTrafficPermission", "rotator-production-ledger") == (permission["type"], permission["name"])
+
+
+def test_render_of_one_environment_leaves_out_the_others(run: Run) -> None:
+    """And the form can be chosen."""
+    code, out, _ = run("render", "--environment", "staging", "--form", "kubernetes", "--json")
+    assert 0 == code
+    paths = {each["path"]: each["text"] for each in json.loads(out)["files"]}
+    assert not any(path.startswith("production/") for path in paths)
+    (permission,) = yaml.safe_load_all(paths["staging/permissions.yaml"])
+    assert ("kuma.io/v1alpha1", "kuma-system") == (permission["apiVersion"], permission["metadata"]["namespace"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--environment", "test"), "--environment: found test; allowed production, staging"),
+        (("--form", "helm"), "--form: found helm; allowed universal, kubernetes"),
+    ],
+)
+def test_what_is_not_known_is_refused(run: Run, words: tuple[str, ...], expected: str) -> None:
+    """Exit code 2 and one line."""
+    code, _, err = run("render", *words)
+    assert (2, True) == (code, expected in err), err
+
+
+def test_without_a_platform_nothing_is_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line says where to describe it."""
+    config = tmp_path / "rotator.yaml"
+    config.write_text(BASE)
+    assert 2 == main(["--config", str(config), "platform", "render"])
+    assert "the configuration has no platform" in capsys.readouterr().err
