@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.kuma.dataplane import DataPlane
+from tests.fakes.kuma.permissions import everybody
 from tests.fakes.kuma.process import StandInProcess
 from tests.fakes.kuma.standin import StandIn
 
@@ -48,6 +49,9 @@ def new_mesh_stack(tmp_path: Path) -> Iterator[NewMeshStack]:
             control_plane = started.enter_context(StandInProcess(tmp_path / "cp", **arguments))  # type: ignore[arg-type]  # -- the process names them
             mesh = {"type": "Mesh", "name": "default", "meshServices": {"mode": "Exclusive"}}
             assert (201, {}) == control_plane.call("PUT", "/meshes/default", mesh)
+            for permission in everybody("default", "airflow.test", major=int(control_plane.version[0])):
+                path = f"/meshes/default/meshtrafficpermissions/{permission['name']}"
+                assert (201, {}) == control_plane.call("PUT", path, permission)
             data_plane = started.enter_context(DataPlane(control_plane.url, tmp_path / "dp", PROXIES))
             for name in PROXIES:
                 data_plane.start_proxy(name)

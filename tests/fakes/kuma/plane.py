@@ -15,7 +15,7 @@ import itertools
 import json
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rotator.ports import Clock
@@ -30,14 +30,19 @@ from tests.fakes.kuma.connections import (
     with_subscription,
 )
 from tests.fakes.kuma.desired import Desired, Identity, Inbound, Trust, Upstream
+from tests.fakes.kuma.envoy_config import intended_config
+from tests.fakes.kuma.envoy_log import wanted_logs
 from tests.fakes.kuma.identities import IdentityPath, Workload, kri, selected
 from tests.fakes.kuma.legacy import LegacyCertificates, LegacyPath
 from tests.fakes.kuma.limiter import Limiter
+from tests.fakes.kuma.permissions import SERVICE_TAG, access_of
 from tests.fakes.kuma.reading import CachedReading, MeshContext
+from tests.fakes.kuma.routing import Destination, routed
+from tests.fakes.kuma.selecting import standing_behind
 from tests.fakes.kuma.signing import BadPair
-from tests.fakes.kuma.store import DATAPLANE, IDENTITY, INSIGHT, MESH, SERVICE, Json, Resource, Store
+from tests.fakes.kuma.store import DATAPLANE, IDENTITY, INSIGHT, MESH, READINESS, Json, Resource, Store
 from tests.fakes.kuma.timings import Timings
-from tests.fakes.kuma.topology import address_of, inbound_mode, service_of, services, tags_of
+from tests.fakes.kuma.topology import address_of, inbound_mode, inbounds, ports_of, service_of, services, tags_of
 
 # The name that Kuma gives the secret with every trust domain's CAs.
 TRUST_BUNDLE = "system_trust_bundle"
@@ -180,6 +185,16 @@ class ServingPlane:
             raise ProxySilent(f"{name} is not connected")
         return found[0].admin(what)
 
+    def intended(self, mesh: str, name: str) -> Json:
+        """Return the listeners and clusters that a proxy should run, by type and name. Raises `ProxySilent`."""
+        with self.lock:
+            found = [c for c in self.connections.values() if (c.mesh, c.name) == (mesh, name)]
+            dataplane = self.store.get(DATAPLANE, mesh, name)
+            desired = (found[0].waiting or found[0].outstanding or found[0].accepted) if found else None
+        if dataplane is None or desired is None:
+            raise ProxySilent(f"{name} is not connected")
+        return intended_config(desired, ports_of(dataplane), service=service_of(dataplane))
+
     def _close(self, connection: Connection, now: datetime, *, keeps_dataplane: bool) -> None:
         self.connections.pop(connection.id, None)
         self._legacy.forget(connection.proxy)
@@ -273,6 +288,8 @@ class ServingPlane:
     ) -> Desired:
         upstreams = self._upstreams(context, workload, legacy)
         upstreams.pop(service_of(dataplane), None)
+        ways = routed(dataplane, context, major=self.version[0])
+        upstreams |= {each.name: self._behind(context, each, workload, legacy) for each in ways.destinations}
         mesh = context.mesh.name
         if workload is not None:
             bundles = self._bundles(context)
@@ -287,9 +304,21 @@ class ServingPlane:
             permissive = (enabled_backend(context.mesh.spec) or {}).get("mode") == "PERMISSIVE"
             inbound = Inbound.PERMISSIVE if permissive else Inbound.STRICT
         else:
-            return Desired(version="", upstreams=upstreams)
+            return Desired(version="", upstreams=upstreams, outbounds=ways.outbounds)
+        section = next(iter(inbounds(dataplane)), {"port": 0})
+        access = access_of(dataplane, context.permissions, by_identity=workload is not None, section=section)
         identity = Identity(name=name, certificate_pem=pair.certificate_pem.decode(), key_pem=pair.key_pem.decode())
-        return Desired(version="", identity=identity, trust=trust, inbound=inbound, peers=peers, upstreams=upstreams)
+        return Desired(
+            version="",
+            identity=identity,
+            trust=trust,
+            inbound=inbound,
+            peers=peers,
+            upstreams=upstreams,
+            access=access,
+            outbounds=ways.outbounds,
+            access_logs=wanted_logs(dataplane, context.access_logs),
+        )
 
     def _bundles(self, context: MeshContext) -> dict[str, str]:
         """Return every trust domain's CAs, joined over all its MeshTrusts; on 2.x the mesh's own CA under its name."""
@@ -321,32 +350,62 @@ class ServingPlane:
         legacy: LegacyCertificates | None,
     ) -> Upstream:
         addresses = tuple(sorted(address_of(member) for member in members))
+        service = service_of(members[0])
+        return self._upstream_of(context, service, members, addresses, (service,), workload, legacy)
+
+    def _behind(
+        self,
+        context: MeshContext,
+        destination: Destination,
+        workload: Workload | None,
+        legacy: LegacyCertificates | None,
+    ) -> Upstream:
+        """Return the way to one port of a MeshService."""
+        found = standing_behind(destination.service, destination.port, context.dataplanes)
+        addresses = tuple(sorted((each.spec["networking"]["address"], inbound["port"]) for each, inbound in found))
+        tagged = tuple(
+            sorted({(inbound.get("tags") or {}).get(SERVICE_TAG, service_of(each)) for each, inbound in found})
+        )
+        proxies = [each for each, _ in found]
+        return self._upstream_of(context, destination.name, proxies, addresses, tagged, workload, legacy)
+
+    def _upstream_of(
+        self,
+        context: MeshContext,
+        name: str,
+        proxies: Sequence[Resource],
+        addresses: tuple[tuple[str, int], ...],
+        tagged: tuple[str, ...],
+        workload: Workload | None,
+        legacy: LegacyCertificates | None,
+    ) -> Upstream:
         if workload is not None:
-            found = {self._spiffe_id(context, member) for member in members}
+            found = {self._spiffe_id(context, each) for each in proxies}
             identities = tuple(sorted(each for each in found if each))
-            return Upstream(addresses=addresses, tls=self._tls_ready(context, members), identities=identities)
+            return Upstream(addresses=addresses, tls=self._tls_ready(context, name, proxies), identities=identities)
         if legacy is not None:
             strict = (enabled_backend(context.mesh.spec) or {}).get("mode") != "PERMISSIVE"
-            name = (f"spiffe://{context.mesh.name}/{service_of(members[0])}",)
-            return Upstream(addresses=addresses, tls=strict or self._tls_ready(context, members), identities=name)
+            names = tuple(f"spiffe://{context.mesh.name}/{each}" for each in tagged)
+            tls = strict or self._tls_ready(context, name, proxies)
+            return Upstream(addresses=addresses, tls=tls, identities=names)
         return Upstream(addresses=addresses, tls=False)
 
-    def _tls_ready(self, context: MeshContext, members: list[Resource]) -> bool:
+    def _tls_ready(self, context: MeshContext, service: str, members: Sequence[Resource]) -> bool:
         """Return whether a service's proxies all have, or once had, a certificate: it never goes back."""
-        mesh, service = context.mesh.name, service_of(members[0])
-        if self.store.get(SERVICE, mesh, service) is not None:
+        mesh = context.mesh.name
+        if self.store.get(READINESS, mesh, service) is not None:
             return True
         insights = {insight.name: insight.spec for insight in context.insights}
         if not all("mTLS" in insights.get(each.name, {}) for each in members):
             return False
         now = self.clock.now()
         spec = {"tls": {"status": "Ready"}}
-        self.store.put(Resource(type=SERVICE, mesh=mesh, name=service, spec=spec, created_at=now, modified_at=now))
+        self.store.put(Resource(type=READINESS, mesh=mesh, name=service, spec=spec, created_at=now, modified_at=now))
         return True
 
     def _forget_readiness(self) -> None:
         """Let no service of a mesh without certificates be ready."""
-        for service in self.store.list(SERVICE):
+        for service in self.store.list(READINESS):
             mesh = self.store.get(MESH, "", service.mesh)
             has_mtls = mesh is not None and not self._is_three() and enabled_backend(mesh.spec) is not None
             if not has_mtls and not self.store.list(IDENTITY, service.mesh):

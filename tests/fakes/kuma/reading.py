@@ -16,7 +16,23 @@ from datetime import datetime
 from pathlib import Path
 
 from rotator.ports import Clock
-from tests.fakes.kuma.store import DATAPLANE, IDENTITY, INSIGHT, MESH, MESH_TLS, SECRET, TRUST, Json, Resource, Store
+from tests.fakes.kuma.store import (
+    ACCESS_LOG,
+    DATAPLANE,
+    HTTP_ROUTE,
+    IDENTITY,
+    INSIGHT,
+    MESH,
+    MESH_TLS,
+    PERMISSION,
+    SECRET,
+    SERVICE,
+    TCP_ROUTE,
+    TRUST,
+    Json,
+    Resource,
+    Store,
+)
 from tests.fakes.kuma.timings import Timings
 
 
@@ -30,6 +46,11 @@ class MeshContext:
     tls: tuple[Resource, ...]
     dataplanes: tuple[Resource, ...]
     insights: tuple[Resource, ...]
+    services: tuple[Resource, ...] = ()
+    permissions: tuple[Resource, ...] = ()
+    http_routes: tuple[Resource, ...] = ()
+    tcp_routes: tuple[Resource, ...] = ()
+    access_logs: tuple[Resource, ...] = ()
 
 
 class CachedReading:
@@ -78,6 +99,11 @@ class CachedReading:
             tls=self._store.list(MESH_TLS, mesh),
             dataplanes=self._store.list(DATAPLANE, mesh),
             insights=self._store.list(INSIGHT, mesh),
+            services=self._store.list(SERVICE, mesh),
+            permissions=self._store.list(PERMISSION, mesh),
+            http_routes=self._store.list(HTTP_ROUTE, mesh),
+            tcp_routes=self._store.list(TCP_ROUTE, mesh),
+            access_logs=self._store.list(ACCESS_LOG, mesh),
         )
 
 

@@ -27,7 +27,7 @@ from rotator.clock import SystemClock
 from rotator.ports import Clock
 from tests.fakes.clock import ManualClock
 from tests.fakes.kuma.connections import BEATS, ProxySilent
-from tests.fakes.kuma.desk import Desk
+from tests.fakes.kuma.desk import NESTED, Desk
 from tests.fakes.kuma.federation import name_on_global, synchronize
 from tests.fakes.kuma.fleet import VirtualFleet
 from tests.fakes.kuma.http_api import API, Answer, Faults, HTTPServer
@@ -243,12 +243,13 @@ class StandIn(VirtualFleet):
     def _api(self) -> API:
         read_only = frozenset({DATAPLANE}) if self.mode == "global" else frozenset()
         if self.environment == KUBERNETES:
-            read_only = frozenset({DATAPLANE, MESH, SECRET, "MeshIdentity", "MeshTrust", "MeshTLS", "GlobalSecret"})
+            read_only = frozenset({DATAPLANE, MESH, SECRET, "GlobalSecret", *NESTED})
         api = _CatchingUp(
             self.desk,
             index=self._index,
             configuration=self._configuration,
             ask=self._ask,
+            intended=self._intended,
             admin_token=self.admin_token,
             viewer_token=self.viewer_token,
             local_is_admin=self._local_is_admin,
@@ -368,12 +369,21 @@ class StandIn(VirtualFleet):
     # --- what the API asks for ----------------------------------------------------------------------------------------
 
     def _ask(self, mesh: str, name: str, what: str) -> bytes:
+        plane, there = self._serving(mesh, name)
+        return plane.ask(mesh, there, what)
+
+    def _intended(self, mesh: str, name: str) -> Json:
+        plane, there = self._serving(mesh, name)
+        return plane.intended(mesh, there)
+
+    def _serving(self, mesh: str, name: str) -> tuple[ServingPlane, str]:
+        """Return who serves a proxy, and what it is called there. Raises `ProxySilent`."""
         if not self._zone_stores:
-            return self.plane.ask(mesh, name, what)
+            return self.plane, name
         for zone, plane in self.planes.items():
             for dataplane in plane.store.list(DATAPLANE, mesh):
                 if name_on_global(dataplane, zone) == name:
-                    return plane.ask(mesh, dataplane.name, what)
+                    return plane, dataplane.name
         raise ProxySilent(f"{name} is in no zone")
 
     def _streams(self, path: str, body: Json) -> Answer | None:

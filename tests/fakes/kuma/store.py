@@ -28,8 +28,19 @@ MESH_TLS = "MeshTLS"
 DATAPLANE = "Dataplane"
 INSIGHT = "DataplaneInsight"
 ZONE = "Zone"
+READINESS = "ServiceReadiness"
+"""What the control plane remembers of a service: whether it may be spoken to by TLS. Kuma shows it in a status."""
 SERVICE = "MeshService"
-"""Only for what the control plane remembers of a service: whether it may be spoken to by TLS."""
+PERMISSION = "MeshTrafficPermission"
+HTTP_ROUTE = "MeshHTTPRoute"
+TCP_ROUTE = "MeshTCPRoute"
+ACCESS_LOG = "MeshAccessLog"
+TRACE = "MeshTrace"
+METRIC = "MeshMetric"
+TELEMETRY_BACKEND = "MeshOpenTelemetryBackend"
+
+POLICIES = (PERMISSION, HTTP_ROUTE, TCP_ROUTE, ACCESS_LOG, TRACE, METRIC)
+"""Every kind that says something of proxies that it selects."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -54,6 +54,17 @@ def put_mesh(plane: ControlPlaneUnderTest, model: Model, mtls: Json | None = Non
     if model is Model.IDENTITY:
         body["meshServices"] = {"mode": "Exclusive"}
     plane.api("PUT", f"/meshes/{plane.mesh}", body if mtls is None else {**body, "mtls": mtls})
+    permit_everybody(plane, model)
+
+
+def permit_everybody(plane: ControlPlaneUnderTest, model: Model) -> None:
+    """Let everybody call everybody: without a permission Kuma refuses every call once there are certificates."""
+    everybody: Json = {"default": {"allow": [{"spiffeID": {"type": "Prefix", "value": f"spiffe://{plane.mesh}/"}}]}}
+    anybody: Json = {"targetRef": {"kind": "Mesh"}, "default": {"action": "Allow"}}
+    rules: Json = {"from": [anybody]} if model is Model.PROVIDED else {"rules": [everybody]}
+    body: Json = {"type": "MeshTrafficPermission", "mesh": plane.mesh, "name": "everybody"}
+    spec: Json = {"targetRef": {"kind": "Mesh"}, **rules}
+    plane.api("PUT", f"/meshes/{plane.mesh}/meshtrafficpermissions/everybody", {**body, "spec": spec})
 
 
 def backend(kind: str, leaf: str, conf: Json | None = None) -> Json:

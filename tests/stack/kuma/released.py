@@ -32,6 +32,7 @@ from sqlalchemy.engine import make_url
 from rotator.core.model import Phase
 from rotator.embedded.process import LOOPBACK, ServerProcess, free_port, listening
 from tests.fixtures_postgres import PostgreSQL
+from tests.stack.kuma.beginnings import permit_everybody
 from tests.stack.kuma.plane import Json, Model
 
 CONTROL_PLANE = "ROTATOR_TEST_KUMA_CP"
@@ -199,15 +200,6 @@ class ReleasedPlane:
             return {"tags": {"kuma.io/service": other}}
         return {"backendRef": {"kind": "MeshService", "name": other, "port": self._inbound[other]}}
 
-    def _permit(self) -> None:
-        """Allow every call within the mesh, once it is there."""
-        everybody: Json = {"default": {"allow": [{"spiffeID": {"type": "Prefix", "value": f"spiffe://{self._mesh}/"}}]}}
-        anybody: Json = {"targetRef": {"kind": "Mesh"}, "default": {"action": "Allow"}}
-        rules: Json = {"from": [anybody]} if self._model is Model.PROVIDED else {"rules": [everybody]}
-        body: Json = {"type": "MeshTrafficPermission", "mesh": self._mesh, "name": "everybody"}
-        spec: Json = {"targetRef": {"kind": "Mesh"}, **rules}
-        self.api("PUT", f"/meshes/{self._mesh}/meshtrafficpermissions/everybody", {**body, "spec": spec})
-
     # --- life -------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -225,7 +217,7 @@ class ReleasedPlane:
         self._start()
         exclusive: Json = {"meshServices": {"mode": "Exclusive"}} if self._model is Model.IDENTITY else {}
         self.api("PUT", f"/meshes/{self._mesh}", {"type": "Mesh", "name": self._mesh, **exclusive})
-        self._permit()
+        permit_everybody(self, self._model)
         return self
 
     def __exit__(
