@@ -137,7 +137,7 @@ def _workloads(settings: Settings) -> Iterator[Rights]:
     for workload in settings.workloads.values():
         place = workload_place(workload)
         if place is not None:
-            yield rolling_rights(place, surge=workload.surge > 0)
+            yield rolling_rights(place, surge=workload.surge > 0, drained=workload.drain is not None)
 
 
 def _meshes_here(settings: Settings) -> Iterator[tuple[str, Mesh]]:

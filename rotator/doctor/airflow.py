@@ -4,8 +4,8 @@ Whether the parts of an Airflow could be rolled without killing a task.
 Rules that must stay true here:
 
 - Nothing is changed: Airflow is read with rotator's own user, brokers are asked who listens, templates are looked at.
-- Each mend of a chart is a snippet of values.yaml that can be pasted, for the official chart from 1.20 on; older ones
-  have the same keys without ``celery``.
+- Each mend of a chart is a snippet of values.yaml that can be pasted, in the keys of the chart and version that the
+  workload's labels tell; of what no known chart made, the pod template is spoken of.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from rotator.adapters.airflow.remote_control import broker_from_file
 from rotator.adapters.airflow.rest import AirflowTasks
+from rotator.adapters.kubernetes.airflow_chart import Chart, Maker, chart_of
 from rotator.adapters.kubernetes.worker_template import WorkerTemplate, worker_template
 from rotator.bootstrap.airflow import airflow_api
 from rotator.bootstrap.fleet import workload_place, workload_target
@@ -105,6 +106,9 @@ def _broker(settings: Settings, name: str, about: str, sessions: Sessions, clock
         )
     if workload.in_cluster is None:
         return  # its members are looked at elsewhere
+    place = workload_place(workload)
+    owner = sessions.cluster(settings).get(place.path) if place is not None else None
+    chart = chart_of(owner or {})
     target = workload_target(settings, name, clock, partial(sessions.cluster, settings))
     members = target.workloads.members()
     for each in target.drainer.inspect(members) if target.drainer is not None else ():
@@ -112,7 +116,7 @@ def _broker(settings: Settings, name: str, about: str, sessions: Sessions, clock
             yield warning(
                 about,
                 f"nobody can see what {each.name} does: {each.detail}",
-                _values("config: {celery: {worker_enable_remote_control: true}}")
+                chart.config("celery", "worker_enable_remote_control", "true")
                 + ", and mend its host name and queues: it could not be drained",
             )
         elif each.running:
@@ -160,25 +164,30 @@ def _template(
     if found is None:
         yield warning(about, f"{place} has no container that runs a worker", "mend component, or name the workload")
         return
-    yield from template_findings(about, found, longest.get(workload.airflow.installation, timedelta()))
+    chart = chart_of(owner or {})
+    if chart.maker is not Maker.UNKNOWN:
+        yield fine(about, f"{place} was made by {chart}")
+    yield from template_findings(about, found, longest.get(workload.airflow.installation, timedelta()), chart)
 
 
-def template_findings(about: str, found: WorkerTemplate, longest: timedelta) -> Iterator[Finding]:
-    """Yield what a worker's pod template means for its end, if tasks take as long as *longest*."""
-    before = len(_problems(about, found, longest))
-    yield from _problems(about, found, longest)
-    if not before:
+def template_findings(
+    about: str, found: WorkerTemplate, longest: timedelta, chart: Chart | None = None
+) -> Iterator[Finding]:
+    """Yield what a worker's pod template means for its end, if tasks take as long as *longest*, in *chart*'s keys."""
+    problems = _problems(about, found, longest, chart or Chart(maker=Maker.UNKNOWN))
+    yield from problems
+    if not problems:
         yield fine(about, "its pods end as they should: TERM reaches the worker alone, and there is time enough")
 
 
-def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Finding]:
+def _problems(about: str, found: WorkerTemplate, longest: timedelta, chart: Chart) -> list[Finding]:
     problems = []
     if found.settings.get("DUMB_INIT_SETSID") != "0":
         problems.append(
             broken(
                 about,
                 "DUMB_INIT_SETSID is not 0, so TERM goes to every task of a worker too, and kills it",
-                _env("DUMB_INIT_SETSID", "0"),
+                chart.env("DUMB_INIT_SETSID", "0"),
             )
         )
     if found.is_wrapped:
@@ -187,7 +196,7 @@ def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Fin
                 about,
                 "a shell stands between the container's init and the worker, and swallows TERM: tasks are killed at "
                 "the end of the grace period",
-                _values('workers: {celery: {args: ["bash", "-c", "exec airflow celery worker"]}}'),
+                chart.command(),
             )
         )
     if found.grace <= longest:
@@ -197,7 +206,16 @@ def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Fin
                 about,
                 f"terminationGracePeriodSeconds is {int(found.grace.total_seconds())}, and the longest task of the "
                 f"last day took {written(longest // _SECOND * _SECOND)}: whoever else stops a pod kills such a task",
-                _values(f"workers: {{celery: {{terminationGracePeriodSeconds: {seconds}}}}}"),
+                chart.grace(seconds),
+            )
+        )
+    if found.may_be_evicted:
+        problems.append(
+            warning(
+                about,
+                "its pods say that node autoscalers may evict them: a node that is given up takes running tasks along "
+                "at the end of the grace period",
+                chart.unevictable(),
             )
         )
     if found.classic_sidecars or found.injected_mesh:
@@ -207,8 +225,8 @@ def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Fin
                 about,
                 f"{names} may end before the worker has finished: its tasks then lose the Execution API and are killed "
                 "after about 35 s",
-                "have the control plane inject native sidecars: "
-                + _values('kuma: {controlPlane: {envVars: {KUMA_EXPERIMENTAL_SIDECAR_CONTAINERS: "true"}}}'),
+                "have the control plane inject native sidecars, in its own values.yaml: "
+                'kuma: {controlPlane: {envVars: {KUMA_EXPERIMENTAL_SIDECAR_CONTAINERS: "true"}}}',
             )
         )
     beats = found.settings.get("AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS", "3")
@@ -217,7 +235,7 @@ def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Fin
             warning(
                 about,
                 f"tasks kill themselves after {beats} failed heartbeats, about 35 s without an API server at 3",
-                _values(f"config: {{workers: {{max_failed_heartbeats: {_HEARTBEATS}}}}}"),
+                chart.config("workers", "max_failed_heartbeats", str(_HEARTBEATS)),
             )
         )
     if found.settings.get("AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL", "true").lower() in {"false", "0", "no"}:
@@ -225,7 +243,7 @@ def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Fin
             broken(
                 about,
                 "remote control is off: workers cannot be drained",
-                _values("config: {celery: {worker_enable_remote_control: true}}"),
+                chart.config("celery", "worker_enable_remote_control", "true"),
             )
         )
     if found.settings.get("REMAP_SIGTERM"):
@@ -233,7 +251,7 @@ def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Fin
             broken(
                 about,
                 "REMAP_SIGTERM turns the gentle stop into a cold one: tasks are neither finished nor repeated",
-                f"remove REMAP_SIGTERM from {_env('...', '...')}",
+                f"take REMAP_SIGTERM out where the worker's container gets it ({chart.env('...', '...')})",
             )
         )
     if found.silence is not None and longest > found.silence:
@@ -242,15 +260,7 @@ def _problems(about: str, found: WorkerTemplate, longest: timedelta) -> list[Fin
                 about,
                 f"its liveness probe kills it after {written(found.silence)} without an answer, and a worker that ends "
                 f"does not answer: a pod that is stopped without a drain, in place, has no longer than that",
-                _values("workers: {celery: {livenessProbe: {failureThreshold: 60}}}"),
+                chart.patience(60),
             )
         )
     return problems
-
-
-def _env(name: str, value: str) -> str:
-    return _values(f'workers: {{celery: {{env: [{{name: {name}, value: "{value}"}}]}}}}')
-
-
-def _values(snippet: str) -> str:
-    return f"in values.yaml: {snippet}"

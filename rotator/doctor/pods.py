@@ -27,7 +27,7 @@ def pods_findings(about: str, settings: Settings, name: str, api: ObjectAPI) -> 
     place, wanted = workload_place(workload), workload.in_cluster
     if place is None or wanted is None:
         return
-    found = report(api, place, scaler=workload.surge > 0)
+    found = report(api, place, scaler=workload.surge > 0 or workload.drain is not None)
     if found is None:
         yield broken(about, f"there is no {place}", "mend namespace and name, or make it: nobody would be rolled")
         return
@@ -41,6 +41,14 @@ def pods_findings(about: str, settings: Settings, name: str, api: ObjectAPI) -> 
     yield from _budgets(about, found, surge=workload.surge > 0)
     yield from _time(about, found, wanted, workload.max_unavailable + workload.surge, surge=workload.surge > 0)
     yield from _number(about, found, str(place), workload.surge)
+    if found.surge.scaled_by and not workload.surge:
+        yield warning(
+            about,
+            f"{found.surge.scaled_by} sets the number of {place}; rotator leaves it alone, but nobody drains the pods "
+            f"that it takes away, drained by rotator or not: they have {written(found.grace)} to end",
+            "let terminationGracePeriodSeconds be longer than the longest task, and let it scale down slowly "
+            "(behavior.scaleDown; at KEDA advanced.horizontalPodAutoscalerConfig and cooldownPeriod)",
+        )
     yield from _mounts(about, found, settings, name, place.namespace)
 
 
@@ -78,7 +86,7 @@ def _budgets(about: str, found: WorkloadReport, *, surge: bool) -> Iterator[Find
 def _number(about: str, found: WorkloadReport, place: str, surge: int) -> Iterator[Finding]:
     """Yield whether the wanted number can be raised for a roll, and what is left of an earlier one."""
     seen = found.surge
-    if seen.scaled_by:
+    if seen.scaled_by and surge:
         yield broken(
             about,
             f"{seen.scaled_by} sets the number of {place}, so surge {surge} cannot be had and its roll will not begin",

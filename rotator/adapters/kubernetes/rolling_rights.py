@@ -30,8 +30,12 @@ _KEPT_BY_KIND: Final = {
 """Whatever can be changed of a workload but its number and its annotations."""
 
 
-def rolling_rights(place: WorkloadPlace, *, surge: bool = False) -> Rights:
-    """Return what `Pods` and its doctor need for one workload; with *surge* also for raising its number."""
+def rolling_rights(place: WorkloadPlace, *, surge: bool = False, drained: bool = False) -> Rights:
+    """
+    Return what `Pods` and its doctor need for one workload.
+
+    With *surge* also for raising its number; of one that is *drained*, whether an autoscaler takes its pods is asked.
+    """
     sets = (rule("replicasets", "list", group="apps"),) if place.kind is Kind.DEPLOYMENT else ()
     # As its controller names pods: by their ordinal, or by the ReplicaSet's hash and five characters. Without that,
     # the pods of a workload whose name begins alike could be evicted too.
@@ -47,6 +51,7 @@ def rolling_rights(place: WorkloadPlace, *, surge: bool = False) -> Rights:
                 rule("pods/eviction", "create"),
                 rule("poddisruptionbudgets", "list", group="policy"),
                 *(_surging(place) if surge else ()),
+                *((rule("horizontalpodautoscalers", "list", group="autoscaling"),) if surge or drained else ()),
             )
         },
         confined=(
@@ -60,7 +65,6 @@ def _surging(place: WorkloadPlace) -> tuple[Rule, ...]:
     return (
         # Not by the scale subresource, which cannot write beside the number what it was before.
         rule(place.kind.plural, "patch", group="apps", names=(place.name,)),
-        rule("horizontalpodautoscalers", "list", group="autoscaling"),
     )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from rotator.adapters.kubernetes.airflow_chart import SAFE_TO_EVICT
+
 JSON = Mapping[str, Any]
 
 _READ: Final = frozenset(
@@ -49,6 +51,8 @@ class WorkerTemplate:
     """How long its liveness probe may fail before it is killed; None without a probe."""
     classic_sidecars: tuple[str, ...]
     """Mesh proxies that end together with the worker instead of after it."""
+    may_be_evicted: bool
+    """It tells node autoscalers that they may evict it whatever it does."""
     injected_mesh: bool
     """It asks Kuma for a sidecar, which the template does not show."""
 
@@ -73,7 +77,7 @@ def worker_template(template: JSON) -> WorkerTemplate | None:
         return None
     probe = worker.get("livenessProbe")
     metadata = template.get("metadata", {})
-    marks = {**metadata.get("annotations", {}), **metadata.get("labels", {})}
+    marks = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}
     return WorkerTemplate(
         container=worker.get("name", ""),
         settings=dict(_settings(worker)),
@@ -85,6 +89,7 @@ def worker_template(template: JSON) -> WorkerTemplate | None:
             seconds=int(probe.get("periodSeconds", _PERIOD_SECONDS)) * int(probe.get("failureThreshold", _FAILURES))
         ),
         classic_sidecars=proxies,
+        may_be_evicted=str((metadata.get("annotations") or {}).get(SAFE_TO_EVICT, "")).lower() == "true",
         injected_mesh=str(marks.get("kuma.io/sidecar-injection", "")).lower() in {"enabled", "true"},
     )
 
