@@ -91,6 +91,8 @@ class LogEvent(StrEnum):
     CERTIFICATE_LOADED = "certificate_loaded"
     CERTIFICATE_REFUSED = "certificate_refused"
     READER_REFUSED = "reader_refused"
+    EXPORT_FAILED = "export_failed"
+    EXPORT_RESUMED = "export_resumed"
 
 
 EVENTS: Final[Mapping[LogEvent, str]] = {
@@ -159,6 +161,8 @@ EVENTS: Final[Mapping[LogEvent, str]] = {
     LogEvent.CERTIFICATE_LOADED: "The HTTP service shows another certificate to new connections.",
     LogEvent.CERTIFICATE_REFUSED: "What is published for the HTTP service cannot be used; it shows the one before.",
     LogEvent.READER_REFUSED: "Somebody without the right asked the HTTP service for status or log.",
+    LogEvent.EXPORT_FAILED: "The collector did not take traces, metrics or logs; said once, and nothing waits for it.",
+    LogEvent.EXPORT_RESUMED: "The collector takes them again; `dropped` says how many were lost since the start.",
 }
 
 
@@ -200,6 +204,8 @@ class Metric(StrEnum):
     SWEEP_INTERVAL = "rotator_sweep_interval_seconds"
     HTTP_REQUESTS = "rotator_http_requests_total"
     HTTP_CERTIFICATE_NOT_AFTER = "rotator_http_certificate_not_after_seconds"
+    OTLP_ITEMS = "rotator_otlp_items_total"
+    OTLP_WAITING = "rotator_otlp_waiting"
 
 
 METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
@@ -258,7 +264,34 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
         (),
         "When the certificate ends that the HTTP service shows, Unix time; 0 while it shows a stand-in of its own.",
     ),
+    Metric.OTLP_ITEMS: (
+        "counter",
+        ("signal", "result"),
+        "Spans, lines and readings for the collector by what became of them: sent, refused, dropped.",
+    ),
+    Metric.OTLP_WAITING: ("gauge", ("signal",), "Spans and lines that wait for the collector."),
 }
+
+
+_LISTENERS: list[Callable[[Mapping[str, Any]], None]] = []
+
+
+def listen(listener: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
+    """Give *listener* every line from now on, redacted, as it is written; return what ends that. It must not raise."""
+    _LISTENERS.append(listener)
+
+    def undo() -> None:
+        if listener in _LISTENERS:
+            _LISTENERS.remove(listener)
+
+    return undo
+
+
+def _told(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Tell whoever listens; a structlog processor, after `redact`."""
+    for each in tuple(_LISTENERS):
+        each(event)
+    return event
 
 
 def catalogue() -> str:
@@ -268,7 +301,8 @@ def catalogue() -> str:
         "",
         "Made from `rotator/telemetry.py`; refresh it with `python -m rotator.telemetry > docs/telemetry.md`.",
         "Levels: `info` the world changed, `warning` rotator will retry, `error` a person must act, `debug` the rest.",
-        "Every line has `time`, `level` and `event`; within a rotation also `rotation_id`, `target` and `step`.",
+        "Every line has `time`, `level` and `event`; within a step also `rotation_id`, `trace_id` and `span_id`.",
+        "Traces, and how all of it reaches a collector: [tracing.md](tracing.md).",
         "",
         "## Log events",
         "",
@@ -336,6 +370,7 @@ def configure_logging(
         _stamped,
         structlog.processors.format_exc_info,
         redact,
+        _told,
     ]
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(default=str, sort_keys=False)

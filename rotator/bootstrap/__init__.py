@@ -22,6 +22,7 @@ from pathlib import Path
 from rotator.adapters.kubernetes.lease import KubernetesLease, LeaseTiming
 from rotator.adapters.notify.log import LogNotifier
 from rotator.bootstrap.cluster import access
+from rotator.bootstrap.exporting import Outlet
 from rotator.bootstrap.fleet import build_fleet
 from rotator.bootstrap.sessions import Sessions
 from rotator.bootstrap.telling import build_tellers
@@ -58,6 +59,8 @@ class Wired:
     engine: Engine
     log: TileLog
     signer: LocalSigner
+    outlet: Outlet
+    """Where traces, metrics and logs go."""
     policy: list[str]
     """The hash of the policy in force, in a cell that the store reads at each transaction."""
     stands_by: timedelta | None = None
@@ -87,6 +90,7 @@ class Wired:
         self.engine.watcher.use(watched)
         if tellers is not None:
             self.engine.alerting.use(tellers)
+        self.outlet.use(settings)
         self.settings = settings
 
     def close(self) -> None:
@@ -205,9 +209,11 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         cluster = functools.partial(sessions.cluster, settings)
         engine.alerting.use(build_tellers(settings, clock, cluster, may_tell=lease.held))
         engine.watcher.use(build_watched(settings, sessions, cluster))
+        outlet = Outlet(settings, clock)
+        engine.recorder.tracing.tell(outlet.span)
         log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
         undo.pop_all()
-    return Wired(settings, clock, store, lease, sessions, engine, log, signer, policy, stands_by, closing)
+    return Wired(settings, clock, store, lease, sessions, engine, log, signer, outlet, policy, stands_by, closing)
 
 
 def _lease(settings: Settings, clock: Clock, closing: contextlib.ExitStack) -> tuple[Lease, timedelta | None]:

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 from rotator.daemon.control import ControlSocket
 from rotator.daemon.copies import Copies
+from rotator.daemon.exporting import Exporting
 from rotator.daemon.life import Life
 from rotator.daemon.people import PeoplesRequests
 from rotator.daemon.services import Service
 from rotator.daemon.standby import Freshness
 from rotator.daemon.work import Work
-from rotator.web import service_of
+from rotator.web import Tallies, service_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +37,10 @@ def parts(life: Life) -> Parts:
     """Return the parts of *life*; nothing starts here."""
     work = Work(life)
     socket = ControlSocket(life)
-    http = service_of(life)
+    tallies = Tallies.of(life)
+    http = service_of(life, tallies)
     return Parts(
-        always=(Freshness(life), socket, *([http] if http is not None else [])),
+        always=(Exporting(life, tallies), Freshness(life), socket, *([http] if http is not None else [])),
         # Again the socket: two daemons of one machine share its path, and it is the leader's.
         while_leading=(socket, Copies(life), work, PeoplesRequests(life)),
         work=work,

@@ -18,8 +18,6 @@ from concurrent.futures import Executor, wait
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-import structlog
-
 from rotator.core import authority
 from rotator.core.authority_policy import due
 from rotator.core.model import AuthoritySeen, Generation, IntentKind, Observation, SubjectName
@@ -50,9 +48,6 @@ from rotator.engine.recovery import Recovery
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet
 from rotator.errors import AdapterError, InvariantBroken
 from rotator.ports import HeldAuthorities, MeshView, Rotation
-from rotator.telemetry import LogEvent
-
-log = structlog.get_logger(__name__)
 
 STEPS_PER_VISIT = 500
 """A visit ends after so many steps whatever happens: other targets want their turn too."""
@@ -157,8 +152,8 @@ class AuthorityReconciler:
                 self._rotations.finish(domain, state, rotation, rolled_back=decided.rolled_back)
                 self._probed.clear()
                 return Look(at=now)
-        log.info(LogEvent.STEP_STARTED, subject=domain.subject, step=sentence(decided))
-        self._apply(fleet, domain, state, rotation, decided, observations)
+        with self._recorder.tracing.step(decided, domain.subject, rotation, identity=f"spiffe://{domain.name}"):
+            self._apply(fleet, domain, state, rotation, decided, observations)
         return decided
 
     def _look(self, domain: DomainTarget, rotation: Rotation | None) -> tuple[HeldAuthorities, MeshView | None]:

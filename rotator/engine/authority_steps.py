@@ -15,11 +15,13 @@ from dataclasses import replace
 from rotator.core.event import Corroboration, EventType
 from rotator.core.model import Authority, Generation
 from rotator.core.steps import ActivateIssuer, PrepareIssuer
+from rotator.core.trace import SERIAL
 from rotator.engine.authority_rotations import back_id
 from rotator.engine.limits import Limits
 from rotator.engine.observe import Confirmations
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import DomainTarget
+from rotator.engine.tracing import note
 from rotator.ports import AuthorityOrder, Issuance, IssuanceKind, IssuanceState, Rotation
 
 
@@ -64,6 +66,8 @@ class AuthoritySteps:
             )
         )
         generation = prepared.generation
+        note(SERIAL, generation.authority.serial)
+        note("rotator.generation", generation.number)
         issued = self._scribe(domain, rotation).event(
             EventType.ISSUED,
             new=generation.authority,
@@ -102,6 +106,8 @@ class AuthoritySteps:
         self._recorder.write((), before if step.without else ())
         self._limits.issuer.take()
         request_id = domain.authorities.activate(new)
+        note(SERIAL, new.authority.serial)
+        note("rotator.generation", new.number)
         activated = scribe.event(
             EventType.ACTIVATED,
             old=old.authority if old is not None else None,
@@ -126,6 +132,8 @@ class AuthoritySteps:
         Generation 0, a CA that was found in a mesh, is somebody else's: it is neither revoked nor removed.
         """
         self._recorder.fence()
+        note(SERIAL, generation.authority.serial)
+        note("rotator.generation", generation.number)
         if generation.number == 0:
             self._limits.issuer.take()
             domain.authorities.retire(generation, revoke=False)

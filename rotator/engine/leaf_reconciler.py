@@ -33,6 +33,7 @@ from rotator.core.model import (
     SubjectName,
 )
 from rotator.core.steps import IssueLeaf, Nothing, Reason, Republish, RepublishReason, Wait
+from rotator.core.trace import SERIAL, SPIFFE_ID
 from rotator.core.window import Window, renewal_window
 from rotator.engine.domains import Domains
 from rotator.engine.leaf_steps import LeafSteps
@@ -141,14 +142,17 @@ class LeafReconciler:
                 return
             # What is written again has one before it too, which goes once the new one is proven.
             self._cleared.discard(target.name)
-            self._steps.republish(
-                target,
-                want,
-                self._memory.open_rotation(target.name),
-                current=seen.publications,
-                reason=RepublishReason.BUNDLE_CHANGED,
-                safety_line=self._safety_line(target, publication),
-            )
+            rotation = self._memory.open_rotation(target.name)
+            step = Republish(certificate=target.name, reason=RepublishReason.BUNDLE_CHANGED)
+            with self._recorder.tracing.step(step, target.name, rotation, identity=target.certificate.identity):
+                self._steps.republish(
+                    target,
+                    want,
+                    rotation,
+                    current=seen.publications,
+                    reason=step.reason,
+                    safety_line=self._safety_line(target, publication),
+                )
             # The view must not go on showing the bundle before: law 3 is judged by it between two visits.
             view = self._views.get(target.name)
             if view is not None:
@@ -186,6 +190,7 @@ class LeafReconciler:
             hold_past_safety_line=hold is not None and hold.past_safety_line,
         )
         safety_line = self._safety_line(target, newest(seen))
+        tracing = self._recorder.tracing
         match decision:
             case IssueLeaf():
                 self._note_missed(target, seen, now, safety_line)
@@ -199,23 +204,30 @@ class LeafReconciler:
                     )
                     return self._saw(target, seen, proof, look)
                 opened = rotation or self._open(target, decision.reasons, cause)
-                self._steps.issue(
-                    fleet,
-                    target,
-                    want,
-                    opened,
-                    current=seen.publications,
-                    reasons=decision.reasons,
-                    opens_rotation=rotation is None,
-                    safety_line=safety_line,
-                )
+                with tracing.step(decision, target.name, opened, identity=target.certificate.identity, cause=cause):
+                    self._steps.issue(
+                        fleet,
+                        target,
+                        want,
+                        opened,
+                        current=seen.publications,
+                        reasons=decision.reasons,
+                        opens_rotation=rotation is None,
+                        safety_line=safety_line,
+                    )
                 self._limits.issued(target.name)
                 return self._again(fleet, target)
             case Republish():
                 self._cleared.discard(target.name)
-                self._steps.republish(
-                    target, want, rotation, current=seen.publications, reason=decision.reason, safety_line=safety_line
-                )
+                with tracing.step(decision, target.name, rotation, identity=target.certificate.identity):
+                    self._steps.republish(
+                        target,
+                        want,
+                        rotation,
+                        current=seen.publications,
+                        reason=decision.reason,
+                        safety_line=safety_line,
+                    )
                 return self._again(fleet, target)
             case Wait():
                 until = decision.until if decision.until is not None else now + POLL
@@ -479,6 +491,16 @@ class LeafReconciler:
         if rows:
             self._recorder.write(rows, events)
         if ended is not None:
+            self._recorder.tracing.seen(
+                "prove",
+                ended,
+                publication.leaf_published_at or ended.opened_at,
+                {
+                    "rotator.subject": str(target.name),
+                    SPIFFE_ID: target.certificate.identity,
+                    **({SERIAL: publication.leaf.serial} if publication.leaf is not None else {}),
+                },
+            )
             log.info(LogEvent.ROTATION_FINISHED, subject=target.name, rotation_id=ended.id)
 
 

@@ -18,11 +18,13 @@ from datetime import datetime
 from rotator.core.event import Corroboration, Event, EventType
 from rotator.core.model import CertificateWant, Generation, KeyType, Publication
 from rotator.core.steps import Reason, RepublishReason
+from rotator.core.trace import SERIAL
 from rotator.engine.domains import Domains
 from rotator.engine.limits import Limits
 from rotator.engine.observe import Confirmations, bundle_probes, is_usable
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet
+from rotator.engine.tracing import note
 from rotator.errors import InvariantBroken, Unavailable
 from rotator.pki.certificates import Material, anchors, material, parse_certificates
 from rotator.pki.chain import verify
@@ -94,6 +96,7 @@ class LeafSteps:
             ],
             safety_line=safety_line,
         )
+        note(SERIAL, issued.leaf.serial)
         made = self._together(issued, key, want)
         self._check_new(target, made)
         now = self._clock.now()
@@ -185,9 +188,10 @@ class LeafSteps:
         )
         state = self._domains.get(domain.name)
         bundle = state.decision.bundle if state is not None else ()
-        admitted = power.admits(
-            material(chain_pem=issued.chain_pem, key_pem=key.pem(), bundle_pem=self._domains.bundle_pem(bundle))
-        )
+        with self._recorder.tracing.call("probe", probe=probe.name):
+            admitted = power.admits(
+                material(chain_pem=issued.chain_pem, key_pem=key.pem(), bundle_pem=self._domains.bundle_pem(bundle))
+            )
         if admitted:
             self._confirmations.confirm(target.name, probe.name, successor.authority.id)
         self._recorder.write(
@@ -245,17 +249,17 @@ class LeafSteps:
             raise InvariantBroken(6, f"leaves of {domain.name} are signed by its control plane, not by rotator")
         self._recorder.fence()
         self._limits.issuer.take()
-        return domain.issuer.sign(
-            LeafOrder(
-                csr_pem=signing_request(key, identity, dns_names),
-                spki_sha256=key.spki_sha256,
-                identity=identity,
-                dns_names=dns_names,
-                lifetime=target.certificate.lifetime,
-                signer=signer,
-                key=key.type,
-            )
+        order = LeafOrder(
+            csr_pem=signing_request(key, identity, dns_names),
+            spki_sha256=key.spki_sha256,
+            identity=identity,
+            dns_names=dns_names,
+            lifetime=target.certificate.lifetime,
+            signer=signer,
+            key=key.type,
         )
+        with self._recorder.tracing.call("sign", generation=signer.number):
+            return domain.issuer.sign(order)
 
     def _together(self, issued: IssuedLeaf, key: PrivateKey, want: CertificateWant) -> Material:
         """Return what is published as one; the leaf was parsed and compared with the order when it came back."""
@@ -299,7 +303,8 @@ class LeafSteps:
                 there.append(held)
                 continue
             self._recorder.fence()
-            written.append(store.put(made, expected=held.number if held is not None else 0, stamp=stamp))
+            with self._recorder.tracing.call("publish", target=store.target):
+                written.append(store.put(made, expected=held.number if held is not None else 0, stamp=stamp))
         found = written or there[:1]
         if not found:
             raise Unavailable(f"{target.name} has nowhere to be published")

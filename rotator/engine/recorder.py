@@ -22,7 +22,9 @@ import structlog
 
 from rotator.core.event import CertificateFacts, Corroboration, Event, EventType
 from rotator.core.model import Authority, Leaf
+from rotator.core.trace import trace_id
 from rotator.engine.memory import Memory, Row
+from rotator.engine.tracing import Tracing
 from rotator.errors import InvariantBroken, JournalError
 from rotator.ports import Clock, Journal, Lease, Rotation, Sighting, StandingAlert, Transaction
 from rotator.telemetry import LogEvent
@@ -70,10 +72,17 @@ class Recorder:
         self._failed_at: float | None = None
         """On the monotonic clock; None since it was written last."""
         self._told: list[Callable[[Sequence[Event]], None]] = []
+        self.tracing = Tracing(clock)
+        memory.tell(self._ended)
 
     def tell(self, committed: Callable[[Sequence[Event]], None]) -> None:
         """Call *committed* with the events of each `write` that took, once; it must not raise."""
         self._told.append(committed)
+
+    def _ended(self, rotation: Rotation) -> None:
+        # A standby reads the journal: what it sees end there the leader tells of.
+        if self._lease.held():
+            self.tracing.rotation_ended(rotation)
 
     def fence(self) -> None:
         """Raise `InvariantBroken` if this process no longer holds the lease: it must not write anywhere (law 14)."""
@@ -256,12 +265,13 @@ class Scribe:
     ) -> Event:
         """Return one event, stamped now, with who asked for it and why taken from the rotation."""
         rotation = self.rotation
+        rotation_id = rotation.id if rotation is not None else self.rotation_id
         return Event(
             type=type_,
             time=self.clock.now(),
             subject=self.subject,
             result=result,
-            rotation_id=rotation.id if rotation is not None else self.rotation_id,
+            rotation_id=rotation_id,
             spiffe_id=self.spiffe_id,
             trigger=rotation.trigger if rotation is not None else None,
             reason=reason,
@@ -271,6 +281,7 @@ class Scribe:
             old=_facts(old),
             new=_facts(new),
             corroboration=corroboration or Corroboration(),
+            trace_id=trace_id(rotation_id) if rotation_id else None,
             detail=dict(detail or {}),
         )
 

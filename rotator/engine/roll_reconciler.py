@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
-
-import structlog
 
 from rotator.core import rollout
 from rotator.core.long_tasks import time_left
 from rotator.core.model import Member, Observation, Serial, SubjectName, Surge
 from rotator.core.order import Part, Standing, held_by_others
-from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, UndrainMember, Wait, sentence
+from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, RollStep, UndrainMember, Wait
 from rotator.core.tasks import WorkerRun
 from rotator.engine.leaf_reconciler import POLL, LeafReconciler, Look
 from rotator.engine.locks import Locks
@@ -34,11 +33,9 @@ from rotator.engine.observe import newest, observe_workload, stale_before
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_steps import RollSteps
 from rotator.engine.targets import Fleet, WorkloadTarget
+from rotator.engine.tracing import Work
 from rotator.errors import AdapterError, Conflict, InvariantBroken, NotYet, Unavailable
 from rotator.ports import Rotation
-from rotator.telemetry import LogEvent
-
-log = structlog.get_logger(__name__)
 
 RUNS_KEPT = timedelta(hours=6)
 """How long a member's run is remembered after it was last seen: longer than any batch of what ran is late."""
@@ -162,16 +159,16 @@ class RollReconciler:
         )
         match decision:
             case RaiseNumber() | LowerNumber():
-                log.info(LogEvent.STEP_STARTED, subject=target.name, step=sentence(decision))
                 if isinstance(decision, RaiseNumber) and not rotations:
                     self._begun.setdefault(target.name, now)
                 return self._scale(target, decision, surge, rotations)
             case DrainMember() | ReplaceMember() | UndrainMember():
-                log.info(LogEvent.STEP_STARTED, subject=target.name, step=sentence(decision))
                 if not rotations:
                     self._begun.setdefault(target.name, now)
                 try:
-                    self._apply(target, decision, members, rotations)
+                    with self._step(target, decision, rotations) as work:
+                        work.note("rotator.member", decision.member)
+                        self._apply(target, decision, members, rotations)
                 except NotYet as e:
                     late = now >= (begun or now) + target.policy.drain_deadline
                     return Look(
@@ -186,6 +183,13 @@ class RollReconciler:
                 self._begun.pop(target.name, None)
                 return Look(at=now + POLL if rotations else now + IDLE_LOOK)
 
+    def _step(
+        self, target: WorkloadTarget, step: RollStep, rotations: tuple[Rotation, ...]
+    ) -> AbstractContextManager[Work]:
+        """Do a block as *step* of the first rotation that asked for the roll; who has not ended yet is waited for."""
+        first = rotations[0] if rotations else None
+        return self._recorder.tracing.step(step, target.name, first, waits=(Unavailable, Conflict))
+
     def _scale(
         self,
         target: WorkloadTarget,
@@ -197,7 +201,8 @@ class RollReconciler:
         if target.surging is None or surge is None:
             raise InvariantBroken(17, f"the wanted number of {target.name} is not rotator's to change")
         try:
-            self._steps.scale(target, step, target.surging, surge, rotations)
+            with self._step(target, step, rotations):
+                self._steps.scale(target, step, target.surging, surge, rotations)
         except Conflict:
             # Somebody else changed the workload meanwhile, its own controller perhaps: look, and decide again.
             return Look(at=self._clock.now() + POLL, why="somebody else changed the workload meanwhile")

@@ -47,11 +47,13 @@ from rotator.ports.mesh import Adoption, Mesh, MeshView
 from rotator.ports.notifying import Message, Notice, Notifier, Receiver
 from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
 from rotator.ports.time import Clock
+from rotator.ports.tracing import Attribute, Line, Reading, Span
 from rotator.ports.watching import Watch
 from rotator.ports.workloads import Drainer, Surging, Workloads
 
 __all__ = [
     "Adoption",
+    "Attribute",
     "Authorities",
     "AuthorityOrder",
     "AuthorityRequest",
@@ -75,6 +77,7 @@ __all__ = [
     "Lease",
     "LeaseClaim",
     "Ledger",
+    "Line",
     "LongTasks",
     "Mesh",
     "MeshView",
@@ -87,6 +90,7 @@ __all__ = [
     "PreparedAuthority",
     "Probe",
     "Readable",
+    "Reading",
     "Receiver",
     "Request",
     "RequestBoard",
@@ -101,6 +105,7 @@ __all__ = [
     "Sightings",
     "SignedAuthority",
     "SignedCheckpoints",
+    "Span",
     "Stamp",
     "StandingAlert",
     "StandingAlerts",

@@ -31,6 +31,7 @@ from rotator.settings.notify_checks import check_notify, check_watch
 from rotator.settings.platform_checks import check_platform
 from rotator.settings.policies import authority_policy, leaf_policy
 from rotator.settings.service_checks import check_service
+from rotator.settings.telemetry import check_telemetry
 from rotator.settings.trust import CertificateSettings
 from rotator.settings.values import spiffe_trust_domain
 from rotator.settings.workloads import ProcessSettings, Workload
@@ -528,6 +529,10 @@ def _is_below(name: str, permitted: str) -> bool:
     return bare == permitted or bare.endswith(f".{permitted}")
 
 
+def _telemetry(settings: Settings, document: Document) -> None:
+    check_telemetry(settings.telemetry, document)
+
+
 _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     _lease,
     _authorities,
@@ -546,4 +551,5 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     check_watch,
     check_service,
     check_platform,
+    _telemetry,
 )

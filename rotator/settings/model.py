@@ -23,6 +23,7 @@ from rotator.settings.keys import Keys
 from rotator.settings.notifying import Links, NotifyReceiver
 from rotator.settings.platform import PlatformSettings
 from rotator.settings.service import HTTPService
+from rotator.settings.telemetry import Telemetry
 from rotator.settings.trust import CertificateSettings, TrustDomain
 from rotator.settings.values import (
     AbsolutePath,
@@ -205,6 +206,8 @@ class Settings(Keys):
     """The cluster that rotator works in; not given on a single machine."""
     http: HTTPService | None = None
     """The read-only HTTP service; none if not given."""
+    telemetry: Telemetry = Telemetry()
+    """What rotator tells of itself beyond log and HTTP service."""
     issuers: Mapping[Name, IssuerSettings] = Field(min_length=1)
     """Corporate PKIs by name."""
     trust_domains: Mapping[TrustDomainKey, TrustDomain] = Field(min_length=1)

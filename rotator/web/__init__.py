@@ -7,7 +7,8 @@ Rules that must stay true here:
 - Starlette, uvicorn and prometheus-client are named in this room only.
 """
 
+from rotator.web.metrics import Metrics, Tallies
 from rotator.web.seen import Daemon
 from rotator.web.service import Service, service_of
 
-__all__ = ["Daemon", "Service", "service_of"]
+__all__ = ["Daemon", "Metrics", "Service", "Tallies", "service_of"]

@@ -31,7 +31,7 @@ from rotator.core.event import Event, EventType
 from rotator.core.model import Generation
 from rotator.engine.engine import Engine
 from rotator.engine.targets import CertificateTarget, DomainTarget
-from rotator.ports import Clock, Rotation
+from rotator.ports import Clock, Reading, Rotation
 from rotator.telemetry import METRICS, Metric
 from rotator.web.seen import LEADER, Daemon, checkpoint_at, spooled_records
 from rotator.web.tls import ServedCertificate
@@ -55,6 +55,20 @@ class Tallies:
         self.drain_seconds = Histogram(*_told(Metric.DRAIN_SECONDS), buckets=_DRAIN_BUCKETS, registry=None)
         self.requests = Counter(*_told(Metric.HTTP_REQUESTS), registry=None)
         self._draining: dict[tuple[str, str], datetime] = {}
+
+    @classmethod
+    def of(cls, daemon: Daemon) -> Tallies:
+        """Return what counts whatever *daemon* commits from now on."""
+        tallies = cls(daemon.wired.clock)
+
+        def ended(rotation: Rotation) -> None:
+            # A standby reads the journal: what it sees end there the leader has counted.
+            if daemon.role == LEADER:
+                tallies.rotation_ended(rotation)
+
+        daemon.wired.engine.memory.tell(ended)
+        daemon.wired.engine.recorder.tell(tallies.committed)
+        return tallies
 
     def rotation_ended(self, rotation: Rotation) -> None:
         """Count *rotation*, which has just ended."""
@@ -115,6 +129,11 @@ class Metrics(Collector):
             self._last = (now, text)
             return text
 
+    def readings(self) -> Iterator[Reading]:
+        """Yield every metric of this moment, in the words of `rotator.ports`, for a collector."""
+        for family in self.collect():
+            yield from _readings(family)
+
     def collect(self) -> Iterable[Family]:
         """Yield every family of this moment."""
         daemon = self._daemon
@@ -129,6 +148,7 @@ class Metrics(Collector):
             shown = self._served.shown
             yield _one(Metric.HTTP_CERTIFICATE_NOT_AFTER, 0.0 if shown.is_stand_in else shown.not_after.timestamp())
         yield from self._tallies.families()
+        yield from _exported(daemon)
         if not leads:
             return
         yield from self._ledger()
@@ -284,6 +304,47 @@ def _watched(engine: Engine) -> Iterator[Family]:
         used.add_metric(labels, reading.used_ratio)
         seen_at.add_metric(labels, reading.seen_at.timestamp())
     yield from (not_after, used, seen_at)
+
+
+def _exported(daemon: Daemon) -> Iterator[Family]:
+    """Yield what became of what a collector should be sent; nothing where none is named."""
+    outlet = daemon.wired.outlet
+    name, sentence, labels = _told(Metric.OTLP_ITEMS)
+    items, waiting = CounterMetricFamily(name, sentence, labels=labels), _family(Metric.OTLP_WAITING)
+    for (signal, result), count in sorted(outlet.counts().items()):
+        items.add_metric([signal, result], count)
+    for signal, count in sorted(outlet.waiting().items()):
+        waiting.add_metric([signal], count)
+    yield from (items, waiting)
+
+
+def _readings(family: Family) -> Iterator[Reading]:
+    """Yield what *family* holds: a reading for each set of labels."""
+    kind = family.type if family.type in {"counter", "histogram"} else "gauge"
+    if kind != "histogram":
+        for each in family.samples:
+            yield Reading(
+                name=each.name, kind=kind, sentence=family.documentation, labels=dict(each.labels), value=each.value
+            )
+        return
+    buckets: dict[tuple[tuple[str, str], ...], list[tuple[float, int]]] = {}
+    sums: dict[tuple[tuple[str, str], ...], float] = {}
+    for each in family.samples:
+        labels = {name: value for name, value in each.labels.items() if name != "le"}
+        key = tuple(sorted(labels.items()))
+        if each.name.endswith("_bucket"):
+            buckets.setdefault(key, []).append((float(each.labels["le"]), int(each.value)))
+        elif each.name.endswith("_sum"):
+            sums[key] = each.value
+    for key, bounds in buckets.items():
+        yield Reading(
+            name=family.name,
+            kind=kind,
+            sentence=family.documentation,
+            labels=dict(key),
+            value=sums.get(key, 0.0),
+            buckets=tuple(sorted(bounds)),
+        )
 
 
 def _tasks(engine: Engine) -> Iterator[Family]:

@@ -20,14 +20,14 @@ from rotator.core.foreseen import Alert, shown_certificate_alerts, true_at
 from rotator.core.model import SubjectName
 from rotator.engine.targets import CertificateTarget
 from rotator.errors import Unavailable
-from rotator.ports import LeafStore, Rotation
+from rotator.ports import LeafStore
 from rotator.settings import Settings
 from rotator.settings.service import HTTPService
 from rotator.web.app import Routes
 from rotator.web.gate import Gate
 from rotator.web.listener import Listener
 from rotator.web.metrics import Metrics, Tallies
-from rotator.web.seen import LEADER, Daemon
+from rotator.web.seen import Daemon
 from rotator.web.tls import ServedCertificate
 
 _JOIN: Final = timedelta(seconds=2)
@@ -38,9 +38,9 @@ class Service:
 
     name = "HTTP service"
 
-    def __init__(self, daemon: Daemon, http: HTTPService) -> None:
+    def __init__(self, daemon: Daemon, http: HTTPService, tallies: Tallies) -> None:
         """
-        Serve *daemon* as *http* says, once started.
+        Serve *daemon* as *http* says, once started, with the counts of *tallies*.
 
         Raises:
             ConfigError: If the cluster that knows the readers cannot be reached with what the settings name.
@@ -48,13 +48,11 @@ class Service:
         wired = daemon.wired
         self._daemon = daemon
         self._http = http
-        self._tallies = Tallies(wired.clock)
+        self._tallies = tallies
         self._served = self._certificate()
         self._listener: Listener | None = None
         self._ending = threading.Event()
         self._looking: threading.Thread | None = None
-        wired.engine.memory.tell(self._rotation_ended)
-        wired.engine.recorder.tell(self._tallies.committed)
         wired.engine.alerting.watch(self._alerts)
 
     @property
@@ -135,11 +133,6 @@ class Service:
 
     # --- what it tells ----------------------------------------------------------------------------------------------
 
-    def _rotation_ended(self, rotation: Rotation) -> None:
-        # A standby reads the journal: what it sees end there the leader has counted.
-        if self._daemon.role == LEADER:
-            self._tallies.rotation_ended(rotation)
-
     def _alerts(self, now: datetime) -> Iterator[Alert]:
         """Yield what is wrong with the certificate that is shown."""
         served = self._served
@@ -154,7 +147,7 @@ class Service:
         yield from true_at(foreseen, now)
 
 
-def service_of(daemon: Daemon) -> Service | None:
+def service_of(daemon: Daemon, tallies: Tallies) -> Service | None:
     """Return the HTTP service of *daemon*; None if its settings name none. Raises `ConfigError`."""
     http = daemon.wired.settings.http
-    return Service(daemon, http) if http is not None else None
+    return Service(daemon, http, tallies) if http is not None else None

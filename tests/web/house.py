@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from rotator.bootstrap import Sessions, Wired
+from rotator.bootstrap.exporting import Outlet
 from rotator.daemon.life import Life, Role
 from rotator.evidence.signer import LocalSigner
 from rotator.evidence.tlog import TileLog
@@ -82,6 +83,7 @@ class House:
             engine=self.world.engine,
             log=TileLog(settings.ledger.path, ORIGIN, signer),
             signer=signer,
+            outlet=Outlet(settings, self.world.clock),
             policy=["0" * 64],
         )
         self.life = Life(wired=self.wired, role=Role.LEADER)

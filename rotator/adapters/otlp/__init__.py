@@ -1,0 +1,1 @@
+"""Where rotator's own traces, metrics and logs go: an OpenTelemetry collector, by OTLP over HTTP."""
