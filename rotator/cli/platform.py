@@ -1,5 +1,5 @@
 """
-The commands about the platform around the rotation: ``platform render`` and its companions.
+The commands about the platform around the rotation: ``platform render``, ``platform check`` and their companions.
 
 Rules that must stay true here:
 
@@ -18,6 +18,7 @@ import typer
 from rotator.cli.invocation import invocation, print_json
 from rotator.cli.operate import Json
 from rotator.errors import ConfigError
+from rotator.exits import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,3 +113,68 @@ def render_command(
     else:
         for path, text in found.items():
             typer.echo(f"# {path}\n{text}", nl=False)
+
+
+@app.command("check")
+def check_command(
+    ctx: typer.Context,
+    *,
+    environment: EnvironmentName = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Say of every identity and service, the refused ones too.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw who may call what there, as SVG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which identity may call which service and why, and what is wrong with it; exit 1 if anything is broken."""
+    asked = invocation(ctx, as_json=as_json)
+    platform = platform_in(asked.settings())
+    from rotator.platform.check import Grade, check  # noqa: PLC0415 -- heavy
+    from rotator.platform.picture import picture as drawn  # noqa: PLC0415 -- with the one above
+    from rotator.platform.reach import reach  # noqa: PLC0415 -- with the one above
+
+    within = in_known(platform, environment)
+    pairs = [each for each in reach(platform) if within in {None, each.service.environment.name}]
+    findings = [each for each in check(platform) if within in {None, each.about.partition("/")[0]}]
+    broken = sum(each.grade is Grade.BROKEN for each in findings)
+    if picture is not None:
+        picture.write_text(drawn(platform))
+    if asked.as_json:
+        print_json(
+            {
+                "reach": [
+                    {
+                        "caller": each.caller.qualified,
+                        "spiffe_id": each.caller.spiffe_id,
+                        "service": each.service.qualified,
+                        "allowed": each.allowed,
+                        "permissions": [{"name": one.name, "reason": one.reason} for one in each.permissions],
+                        "sentence": each.sentence,
+                    }
+                    for each in pairs
+                ],
+                "findings": [
+                    {
+                        "kind": each.kind.value,
+                        "grade": each.grade.value,
+                        "about": each.about,
+                        "what": each.what,
+                        "mend": each.mend,
+                    }
+                    for each in findings
+                ],
+                "broken": broken,
+                "warnings": len(findings) - broken,
+            }
+        )
+    else:
+        for pair in pairs:
+            if everything or pair.allowed:
+                typer.echo(pair.sentence)
+        for finding in findings:
+            typer.echo(f"{finding.grade.value}: {finding.what}: {finding.mend}")
+        allowed = sum(each.allowed for each in pairs)
+        typer.echo(f"{allowed} of {len(pairs)} pairs permitted; {broken} broken, {len(findings) - broken} warnings")
+    raise typer.Exit(ExitCode.FAILED if broken else ExitCode.DONE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
@@ -72,3 +73,31 @@ def test_without_a_platform_nothing_is_rendered(tmp_path: Path, capsys: pytest.C
     config.write_text(BASE)
     assert 2 == main(["--config", str(config), "platform", "render"])
     assert "the configuration has no platform" in capsys.readouterr().err
+
+
+def test_check_says_who_may_call_what_and_why(run: Run, tmp_path: Path) -> None:
+    """And draws it; a warning breaks nothing."""
+    code, out, _ = run("check", "--picture", str(tmp_path / "reach.svg"))
+    assert 0 == code
+    assert (
+        "finance (queue finance, production) may call ledger (production): finance-uses-its-own, because its own books"
+        in out.splitlines()
+    )
+    assert "warning: scheduler (scheduler, production) may call nothing: " in out
+    assert "3 of 10 pairs permitted; 0 broken, 2 warnings" == out.splitlines()[-1]
+    svg = ET.fromstring((tmp_path / "reach.svg").read_text())  # noqa: S314 -- written here
+    titles = [each.text for each in svg.iter("{http://www.w3.org/2000/svg}title")]
+    marks = list(svg.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert (10, 3) == (len(titles), len(marks))
+
+
+def test_check_as_json_names_every_pair(run: Run) -> None:
+    """Of one environment: those who may call its services."""
+    code, out, _ = run("check", "--environment", "staging", "--json")
+    said = json.loads(out)
+    assert 0 == code
+    assert {"staging/ledger"} == {each["service"] for each in said["reach"]}
+    assert ["staging/finance"] == [each["caller"] for each in said["reach"] if each["allowed"]]
+    assert [("idle", "warning", "staging/scheduler")] == [
+        (each["kind"], each["grade"], each["about"]) for each in said["findings"]
+    ]
