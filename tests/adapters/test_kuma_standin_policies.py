@@ -20,6 +20,7 @@ import urllib3
 
 from rotator.clock import SystemClock
 from rotator.embedded.process import wait_until
+from rotator.errors import Unavailable
 from tests.fakes.kuma.machines import Call, Machines, Outcome
 from tests.fakes.kuma.signing import new_root
 from tests.fakes.kuma.standin import StandIn
@@ -244,3 +245,26 @@ def test_a_route_leads_elsewhere_for_whom_it_is_for(started: Scene) -> None:
     started.standin.apply(document("MeshTCPRoute", "away", spec={"targetRef": top, "to": to}))
     started.until(lambda: started.call("scheduler", TCP).outcome is Outcome.REFUSED, "a closed connection")
     assert "ledger" == started.call("worker", TCP).answered_by
+
+
+def test_a_proxy_connects_with_its_token_and_keeps_its_stream_without(tmp_path: Path) -> None:
+    """A token is looked at when a stream opens: a proxy with none is refused in words, one that is on stays on."""
+    options: dict[str, Any] = {"version": "3.0.1", "real_time": True, "timings": Timings.quick()}
+    with StandIn(**options, authenticates_proxies=True) as standin:
+        standin.edit_mesh()
+        by_identity(standin)
+        token = tmp_path / "ledger"
+        token.write_text("", encoding="ascii")
+        with Machines(standin.url, tmp_path / "machines", [dataplane("ledger", "tcp")], tokens=tmp_path) as machines:
+            proxy = machines.proxies["ledger"]
+            with pytest.raises(Unavailable):
+                proxy.start(within=timedelta(seconds=1))
+            assert "authentication failed: could not parse token" in proxy.refusal
+            said = {"mesh": "default", "name": "ledger", "workload": "ledger", "validFor": "1h"}
+            token.write_text(standin.tokens.issue("dataplane", said), encoding="ascii")
+            machines.start()
+            assert "" == proxy.refusal
+            token.write_text("", encoding="ascii")
+            before = machines.acknowledged()
+            standin.apply(permission("all", allow=[exact("worker")]))
+            machines.wait_for("the ledger to take a new configuration", holds=before)

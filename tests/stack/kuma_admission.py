@@ -25,19 +25,21 @@ from rotator.clock import SystemClock
 from rotator.embedded.loopback_tls import listener_certificate, write_private
 from rotator.embedded.process import LOOPBACK
 from tests.fakes.kuma.admission import Invalid, Violation, check, used_secrets
+from tests.fakes.kuma.policy_admission import policy_violations
 from tests.fakes.kuma.reading import read_source, secret_content
 from tests.fakes.kuma.store import IDENTITY, MESH, SECRET, TRUST, Json
 from tests.stack.cluster import Cluster
-from tests.stack.kuma_store import KubernetesStore
+from tests.stack.kuma_store import POLICY_PLURALS, KubernetesStore
 
-_KINDS = {"Mesh": MESH, "MeshIdentity": IDENTITY, "MeshTrust": TRUST}
+_KINDS = {"Mesh": MESH, "MeshIdentity": IDENTITY, "MeshTrust": TRUST, **{kind: kind for kind in POLICY_PLURALS}}
 
 
 class AdmissionWebhook:
     """The webhook for *mesh* in *namespace*; as a context manager it is registered and serves."""
 
-    def __init__(self, cluster: Cluster, namespace: str, mesh: str, directory: Path) -> None:
-        """Describe it; its certificate is made below *directory*."""
+    def __init__(self, cluster: Cluster, namespace: str, mesh: str, directory: Path, *, major: int = 3) -> None:
+        """Describe it as a control plane's of *major*; its certificate is made below *directory*."""
+        self._major = major
         self._cluster = cluster
         self._namespace = namespace
         self._mesh = mesh
@@ -121,7 +123,7 @@ class AdmissionWebhook:
                     **common,
                     "name": "documents.kuma.io",
                     "namespaceSelector": here,
-                    "rules": [{**kuma, "resources": ["meshidentities", "meshtrusts"]}],
+                    "rules": [{**kuma, "resources": ["meshidentities", "meshtrusts", *POLICY_PLURALS.values()]}],
                 },
                 {**common, "name": "secrets.kuma.io", "namespaceSelector": here, "rules": [secrets]},
             ],
@@ -152,6 +154,9 @@ class AdmissionWebhook:
             old = request.get("oldObject")
             before = None if old is None else self._store.resource(_KINDS[kind], _stored(old))
             check(after, before, self._read)
+            refused = policy_violations(after.type, after.name, after.spec, major=self._major)
+            if refused:
+                raise Invalid(*refused)
 
     def _check_secret(self, request: Json) -> None:
         if request["operation"] != "DELETE":

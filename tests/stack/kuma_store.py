@@ -21,12 +21,34 @@ import requests
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.kuma.slots import MESH_LABEL, SECRET_TYPE
 from rotator.cluster.rbac import Account, role_objects
-from tests.fakes.kuma.store import IDENTITY, MESH, SECRET, TRUST, Json, MemoryStore, Resource
+from tests.fakes.kuma.http_api import COLLECTIONS
+from tests.fakes.kuma.selecting import POLICY_ROLE, WORKLOAD_OWNER
+from tests.fakes.kuma.store import (
+    HOSTNAMES,
+    IDENTITY,
+    MESH,
+    PERMISSION,
+    POLICIES,
+    SECRET,
+    SERVICE,
+    TELEMETRY_BACKEND,
+    TRUST,
+    Json,
+    MemoryStore,
+    Resource,
+)
 from tests.stack.cluster import Cluster, Refused
 
 API_VERSION = "kuma.io/v1alpha1"
 
 _PLURALS = {MESH: "meshes", IDENTITY: "meshidentities", TRUST: "meshtrusts"}
+_OF_PLATFORM = {SERVICE, TELEMETRY_BACKEND, HOSTNAMES, *POLICIES}
+POLICY_PLURALS = {kind: plural for plural, kind in COLLECTIONS.items() if kind in _OF_PLATFORM} | {
+    HOSTNAMES: "hostnamegenerators"
+}
+"""The platform's kinds, and how the API names them."""
+_ELSEWHERE = frozenset({SERVICE, PERMISSION})
+"""Kinds that are read in every namespace: services stand beside Kubernetes Services, permissions beside workloads."""
 
 # Neither comes back to write the same again: a person's editor, and the control plane itself.
 _BY_HAND, _BY_CONTROL_PLANE = "kubectl-edit", "kuma-cp"
@@ -54,8 +76,14 @@ def grant(
 class KubernetesStore:
     """The resources of one control plane in *namespace*; as a context manager it closes its connections."""
 
-    def __init__(self, cluster: Cluster, namespace: str, *, zone: str = "default") -> None:
-        """Keep resources in *namespace* as *zone*'s own."""
+    def __init__(self, cluster: Cluster, namespace: str, *, zone: str = "default", policies: bool = False) -> None:
+        """
+        Keep resources in *namespace* as *zone*'s own.
+
+        *policies*: policies and services are objects of the API server, too; without, they are in memory: every look
+        at a mesh would ask for each of those kinds.
+        """
+        self._plurals = _PLURALS | (POLICY_PLURALS if policies else {})
         self._cluster = cluster
         self._namespace = namespace
         self._labels = {
@@ -80,6 +108,8 @@ class KubernetesStore:
         """Return one resource, None if it is absent or another mesh's."""
         if not self._is_in_cluster(kind):
             return self._memory.get(kind, mesh, name)
+        if kind in _ELSEWHERE:
+            return next((each for each in self.list(kind, mesh) if each.name == name), None)
         found = self._read(kind, name)
         resource = None if found is None else self.resource(kind, found)
         return resource if resource is not None and resource.mesh == mesh else None
@@ -90,7 +120,8 @@ class KubernetesStore:
             return self._memory.list(kind, mesh)
         query = {"fieldSelector": f"type={SECRET_TYPE}"} if kind == SECRET else {}
         with self._lock:
-            items = self._cluster.call("GET", self._path(kind), query=query, session=self._session)["items"]
+            path = f"/apis/{API_VERSION}/{self._plurals[kind]}" if kind in _ELSEWHERE else self._path(kind)
+            items = self._cluster.call("GET", path, query=query, session=self._session)["items"]
         found = (self.resource(kind, item) for item in items)
         return tuple(sorted((each for each in found if mesh in {None, each.mesh}), key=lambda each: each.key))
 
@@ -127,7 +158,7 @@ class KubernetesStore:
             return True
 
     def _is_in_cluster(self, kind: str) -> bool:
-        return kind == SECRET or kind in _PLURALS
+        return kind == SECRET or kind in self._plurals
 
     def _read(self, kind: str, name: str) -> Json | None:
         try:
@@ -143,21 +174,25 @@ class KubernetesStore:
         if kind == SECRET:
             return f"/api/v1/namespaces/{self._namespace}/secrets{below}"
         where = "" if kind == MESH else f"/namespaces/{self._namespace}"
-        return f"/apis/{API_VERSION}{where}/{_PLURALS[kind]}{below}"
+        return f"/apis/{API_VERSION}{where}/{self._plurals[kind]}{below}"
 
     def resource(self, kind: str, found: Json) -> Resource:
         """Return an object as the control plane knows it: the labels that it computes are there."""
         metadata = found["metadata"]
         labels = dict(metadata.get("labels") or {})
-        mesh = "" if kind == MESH else labels.get(MESH_LABEL, "default")
-        if kind in {IDENTITY, TRUST}:
-            labels = {**self._labels, "kuma.io/display-name": metadata["name"], **labels}
+        mesh = "" if kind in {MESH, HOSTNAMES} else labels.get(MESH_LABEL, "default")
+        name = metadata["name"]
+        if kind not in {MESH, SECRET}:
+            labels = {**self._labels, "kuma.io/display-name": name, **labels}
+            if metadata["namespace"] != self._namespace:
+                name = f"{name}.{metadata['namespace']}"
+                labels |= {"k8s.kuma.io/namespace": metadata["namespace"], POLICY_ROLE: WORKLOAD_OWNER}
         spec = {"data": (found.get("data") or {}).get("value", "")} if kind == SECRET else found.get("spec") or {}
         created_at = datetime.fromisoformat(metadata["creationTimestamp"])
         return Resource(
             type=kind,
             mesh=mesh,
-            name=metadata["name"],
+            name=name,
             spec=spec,
             labels=labels,
             status=found.get("status"),
@@ -172,6 +207,7 @@ class KubernetesStore:
         metadata: Json = {"name": resource.name}
         if resource.type != MESH:
             metadata["namespace"] = self._namespace
+        if resource.mesh:
             labels[MESH_LABEL] = resource.mesh
         said: Mapping[str, Any]
         if resource.type == SECRET:

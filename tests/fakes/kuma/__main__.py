@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--store", type=Path, help="file that outlives the process (default: memory)")
     parser.add_argument("--token-file", type=Path, required=True)
+    parser.add_argument("--dataplane-tokens", action="store_true", help="proxies show a token when they connect")
     parser.add_argument("--quick", action="store_true", help="every delay a fifth of Kuma's own")
     chosen = parser.parse_args()
     # Time that stands still would look like a control plane that is slow.
@@ -55,6 +56,7 @@ def main() -> None:
         admin_token=chosen.token_file.read_text(encoding="ascii").strip(),
         timings=Timings.quick() if chosen.quick else Timings(),
         real_time=True,
+        authenticates_proxies=chosen.dataplane_tokens,
     ):
         stop.wait()
 

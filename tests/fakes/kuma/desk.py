@@ -25,6 +25,7 @@ from tests.fakes.kuma.signing import new_builtin_root
 from tests.fakes.kuma.store import (
     DATAPLANE,
     GLOBAL_SECRET,
+    HOSTNAMES,
     IDENTITY,
     INSIGHT,
     MESH,
@@ -55,9 +56,10 @@ SHORT = {
     "MeshTrace": "mtr",
     "MeshMetric": "mm",
     TELEMETRY_BACKEND: "motb",
+    HOSTNAMES: "hg",
 }
 """How a resource's identifier calls each kind (GUESS for MeshOpenTelemetryBackend's)."""
-NESTED = frozenset({IDENTITY, TRUST, MESH_TLS, SERVICE, TELEMETRY_BACKEND, *POLICIES})
+NESTED = frozenset({IDENTITY, TRUST, MESH_TLS, SERVICE, TELEMETRY_BACKEND, HOSTNAMES, *POLICIES})
 """What it says stands under ``spec``; everything else says it beside type and name."""
 _META = frozenset({"type", "mesh", "name", "labels", "creationTime", "modificationTime", "kri", "status", "spec"})
 
@@ -185,7 +187,8 @@ class Desk:
     def _labels_of(self, kind: str, mesh: str, name: str, given: Json) -> dict[str, str]:
         if kind in {MESH, SECRET, GLOBAL_SECRET, ZONE}:
             return dict(given)
-        return {**self._labels, "kuma.io/mesh": mesh, "kuma.io/display-name": name, **given}
+        of_mesh = {"kuma.io/mesh": mesh} if mesh else {}
+        return {**self._labels, **of_mesh, "kuma.io/display-name": name, **given}
 
     def _read(self, mesh: str, source: Json) -> bytes | None:
         return read_source(source, lambda name: secret_content(self.store, mesh, name))

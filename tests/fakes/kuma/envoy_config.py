@@ -238,7 +238,8 @@ def _chain(name: str, routes: list[Json], *, logs: Sequence[Json] = (), filters:
     http: Json = {
         TYPE: _HTTP,
         "stat_prefix": name,
-        "route_config": {"name": name, "virtual_hosts": [hosts]},
+        # Clusters come by a file of their own, which may be read later than this.
+        "route_config": {"name": name, "virtual_hosts": [hosts], "validate_clusters": False},
         "http_filters": [*filters, {"name": "router", "typed_config": {TYPE: _ROUTER}}],
     }
     if logs:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from tests.fakes.kuma.plane import ServingPlane
 from tests.fakes.kuma.store import (
     DATAPLANE,
+    HOSTNAMES,
     IDENTITY,
     INSIGHT,
     MESH,
@@ -29,7 +30,7 @@ from tests.fakes.kuma.store import (
     Store,
 )
 
-_DOWN = (MESH, SECRET, IDENTITY, TRUST, MESH_TLS, *POLICIES)
+_DOWN = (MESH, SECRET, IDENTITY, TRUST, MESH_TLS, HOSTNAMES, *POLICIES)
 _UP = (DATAPLANE, INSIGHT, IDENTITY, TRUST)
 _ORIGIN = "kuma.io/origin"
 

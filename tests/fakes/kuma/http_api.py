@@ -28,6 +28,7 @@ from tests.fakes.kuma.store import (
     ACCESS_LOG,
     DATAPLANE,
     GLOBAL_SECRET,
+    HOSTNAMES,
     HTTP_ROUTE,
     IDENTITY,
     MESH,
@@ -176,6 +177,8 @@ class API:
                 return _ok(self.desk.mesh_insight(self._found(MESH, "", name)))
             case ["global-secrets" | "globalsecrets", *rest]:
                 return self._collection(method, GLOBAL_SECRET, "", rest, query, body, "/global-secrets", admin=admin)
+            case ["hostnamegenerators", *rest]:
+                return self._collection(method, HOSTNAMES, "", rest, query, body, "/hostnamegenerators", admin=admin)
             case ["zones", *rest]:
                 return self._collection(method, ZONE, "", rest, query, body, "/zones", admin=admin)
             case ["dataplanes", "_overview"]:

@@ -32,6 +32,7 @@ from tests.fakes.kuma.shapes import (
 )
 from tests.fakes.kuma.store import (
     ACCESS_LOG,
+    HOSTNAMES,
     HTTP_ROUTE,
     METRIC,
     PERMISSION,
@@ -356,6 +357,20 @@ def _telemetry_backend(major: int) -> Shape:
     return fields((), endpoint=endpoint, protocol=one_of("grpc", "http"), env=anything)
 
 
+def _hostnames(major: int) -> Shape:
+    del major
+    labels = fields((), matchLabels=texts)
+
+    def template(said: Any, at: str) -> list[Violation]:
+        return text(said, at) or ([] if _HOSTNAME.fullmatch(said) else [Violation(at, "must be a valid hostname")])
+
+    selector = fields((), meshService=labels, meshExternalService=labels, meshMultiZoneService=labels)
+    return fields(("template",), selector=selector, template=template, extension=anything)
+
+
+# Placeholders stand for labels of a name; what is left must be one.
+_HOSTNAME = re.compile(r"(\{\{[^}]*\}\}|[a-z0-9])(\{\{[^}]*\}\}|[a-z0-9.-])*")
+
 _SHAPES = {
     PERMISSION: _permission,
     HTTP_ROUTE: _http_route,
@@ -365,6 +380,7 @@ _SHAPES = {
     TRACE: _trace,
     METRIC: _metric,
     TELEMETRY_BACKEND: _telemetry_backend,
+    HOSTNAMES: _hostnames,
 }
 
 

@@ -30,8 +30,15 @@ class StandInProcess:
     """One control plane; as a context manager it starts, and is gone afterwards."""
 
     def __init__(
-        self, work: Path, *, version: str = "2.14.3", zones: tuple[str, ...] = (), quick: bool = False
+        self,
+        work: Path,
+        *,
+        version: str = "2.14.3",
+        zones: tuple[str, ...] = (),
+        quick: bool = False,
+        dataplane_tokens: bool = False,
     ) -> None:
+        """Describe it; with *dataplane_tokens* its proxies show a token when they connect."""
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.version = version
         self.url = f"http://{LOOPBACK}:{QuietPorts().take()}"
@@ -43,6 +50,7 @@ class StandInProcess:
         command = [sys.executable, "-m", "tests.fakes.kuma", "--version", version, "--port", port]
         command += ["--store", str(self.store_file), "--token-file", str(self.token_file), "--zones", ",".join(zones)]
         command += ["--quick"] if quick else []
+        command += ["--dataplane-tokens"] if dataplane_tokens else []
         self._process = ServerProcess("stand-in", command, log=work / "stand-in.log", cwd=_ROOT)
 
     def start(self) -> None:

@@ -18,6 +18,10 @@ from tests.fakes.kuma.topology import inbounds, tags_of
 
 _SPECIFICITY = ("Mesh", "MeshSubset", "MeshService", "MeshServiceSubset", "Dataplane")
 DISPLAY_NAME = "kuma.io/display-name"
+NAMESPACE = "k8s.kuma.io/namespace"
+POLICY_ROLE = "kuma.io/policy-role"
+WORKLOAD_OWNER = "workload-owner"
+"""The role of a policy that stands in another namespace than the control plane's."""
 
 
 def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
@@ -53,7 +57,11 @@ def is_section(section: Json, name: str) -> bool:
 
 def by_priority(dataplane: Resource, policies: Iterable[Resource], *, section: Json | None = None) -> list[Resource]:
     """Return the policies that select *dataplane*, the weakest first."""
-    found = [each for each in policies if selects(each.spec.get("targetRef"), dataplane, section=section)]
+    found = [
+        each
+        for each in policies
+        if selects(each.spec.get("targetRef"), dataplane, section=section) and _is_in_reach(each, dataplane)
+    ]
 
     def strength(policy: Resource) -> int:
         reference = policy.spec.get("targetRef") or {"kind": "Mesh"}
@@ -61,6 +69,13 @@ def by_priority(dataplane: Resource, policies: Iterable[Resource], *, section: J
 
     # Of two that are equally strong the smaller name wins, so it comes last.
     return sorted(sorted(found, key=lambda policy: policy.name, reverse=True), key=strength)
+
+
+def _is_in_reach(policy: Resource, dataplane: Resource) -> bool:
+    """Return whether a policy reaches *dataplane*: from an application's namespace it reaches that namespace alone."""
+    if policy.labels.get(POLICY_ROLE) != WORKLOAD_OWNER:
+        return True
+    return policy.labels.get(NAMESPACE) == dataplane.labels.get(NAMESPACE)
 
 
 def meant_service(reference: Json, services: Sequence[Resource]) -> Resource | None:
@@ -73,7 +88,7 @@ def means(reference: Json, service: Resource) -> bool:
     """Return whether a reference to MeshServices means *service*."""
     if reference.get("labels"):
         return has_labels({DISPLAY_NAME: service.name, **service.labels}, reference["labels"])
-    if reference.get("namespace") not in {None, service.labels.get("k8s.kuma.io/namespace")}:
+    if reference.get("namespace") not in {None, service.labels.get(NAMESPACE)}:
         return False
     return reference.get("name") in {service.name, service.labels.get(DISPLAY_NAME)}
 

@@ -35,7 +35,7 @@ from tests.fakes.kuma.plane import ServingPlane
 from tests.fakes.kuma.store import DATAPLANE, MESH, SECRET, ZONE, Json, MemoryStore, Resource, Store
 from tests.fakes.kuma.streams import stream_answer
 from tests.fakes.kuma.timings import Timings
-from tests.fakes.kuma.tokens import TokenServer
+from tests.fakes.kuma.tokens import TokenRefused, TokenServer, tags_of_dataplane
 
 UNIVERSAL = "universal"
 KUBERNETES = "kubernetes"
@@ -88,6 +88,7 @@ class StandIn(VirtualFleet):
         real_time: bool = False,
         forgets_certificates: bool = False,
         unified_names: bool = False,
+        authenticates_proxies: bool = False,
     ) -> None:
         """
         Describe it without starting it.
@@ -110,6 +111,8 @@ class StandIn(VirtualFleet):
             forgets_certificates: Proxies that leave lose the certificate's end from their insight: nobody has seen
                 which of the two a released control plane does (it cleans up while it writes).
             unified_names: Its proxies know the secrets of ``Mesh.mtls`` by the newer names.
+            authenticates_proxies: Data planes of other processes open their streams with a dataplane token, which is
+                looked at then and never again while the stream stays; virtual proxies need none.
         """
         self.version = version
         self.environment = environment
@@ -126,6 +129,7 @@ class StandIn(VirtualFleet):
         self._local_is_admin = local_is_admin
         self._forgets_certificates = forgets_certificates
         self._unified_names = unified_names
+        self._authenticates_proxies = authenticates_proxies
         self._tls = tls
         self._port = port
         self._own_store = store is None
@@ -393,6 +397,17 @@ class StandIn(VirtualFleet):
             self._faults.statuses[:] = [503] * int(body.get("failing", 0))
             self._faults.lost_replies = int(body.get("lost", 0))
             return Answer(200, b"{}")
+        if path == "connect" and self._authenticates_proxies:
+            try:
+                self.tokens.admit_dataplane(
+                    body.get("token", ""),
+                    mesh=body["mesh"],
+                    name=body["name"],
+                    tags=tags_of_dataplane(body["dataplane"]),
+                    workload=body["labels"].get("kuma.io/workload", ""),
+                )
+            except TokenRefused as e:
+                return Answer(200, json.dumps({"refused": f"authentication failed: {e}"}).encode())
         answer = stream_answer(self.planes, path, body)
         return None if answer is None else Answer(200, json.dumps(answer).encode())
 

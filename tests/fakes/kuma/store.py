@@ -38,6 +38,8 @@ ACCESS_LOG = "MeshAccessLog"
 TRACE = "MeshTrace"
 METRIC = "MeshMetric"
 TELEMETRY_BACKEND = "MeshOpenTelemetryBackend"
+HOSTNAMES = "HostnameGenerator"
+"""Of a whole control plane, of no mesh. The stand-in resolves no names: it is kept, checked and shown."""
 
 POLICIES = (PERMISSION, HTTP_ROUTE, TCP_ROUTE, ACCESS_LOG, TRACE, METRIC)
 """Every kind that says something of proxies that it selects."""
