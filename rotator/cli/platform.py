@@ -88,6 +88,12 @@ def render_command(
             help="Write Kuma's documents as universal or kubernetes (default: as each control plane is reached).",
         ),
     ] = None,
+    chart: Annotated[
+        str | None,
+        typer.Option(
+            "--chart", metavar="VERSION", help="Write values for this version of the official chart (default: newest)."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", metavar="DIR", help="Write files there (default: all to standard output)."),
@@ -98,9 +104,15 @@ def render_command(
     asked = invocation(ctx, as_json=as_json)
     settings = asked.settings()
     platform = platform_in(settings)
-    from rotator.platform.files import files  # noqa: PLC0415 -- heavy
+    from rotator.platform.chart import chart_version  # noqa: PLC0415 -- heavy
+    from rotator.platform.files import files  # noqa: PLC0415 -- with the one above
 
-    found = files(platform, _forms(settings, platform, form), environment=in_known(platform, environment))
+    found = files(
+        platform,
+        _forms(settings, platform, form),
+        environment=in_known(platform, environment),
+        chart=chart_version(chart),
+    )
     if output is not None:
         for path, text in found.items():
             target = output / path

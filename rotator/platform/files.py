@@ -15,9 +15,12 @@ from enum import StrEnum
 from typing import Any, Final
 
 from rotator.core.model import TrustDomainName
-from rotator.platform.model import Platform
+from rotator.platform.chart import AIRFLOW_3_SINCE, NEWEST, Version, values
+from rotator.platform.machines import dataplanes, tokens
+from rotator.platform.model import Environment, Platform
 from rotator.platform.rendering import PARTS
 from rotator.platform.resources import Resource, canonical_yaml, in_order, kubernetes_object, universal
+from rotator.platform.workloads import namespace, pod_templates, pods_of, service_accounts
 
 SYSTEM_NAMESPACE: Final = "kuma-system"
 
@@ -30,13 +33,20 @@ class Form(StrEnum):
 
 
 def files(
-    platform: Platform, forms: Mapping[TrustDomainName, tuple[Form, str]], *, environment: str | None = None
+    platform: Platform,
+    forms: Mapping[TrustDomainName, tuple[Form, str]],
+    *,
+    environment: str | None = None,
+    chart: Version = NEWEST,
 ) -> Mapping[str, str]:
     """
     Return each file's text by its path, in order.
 
     *forms* is, for each trust domain, the form of its documents and the control plane's namespace; *environment* leaves
-    out what is another's, and keeps what its mesh shares.
+    out what is another's, and keeps what its mesh shares; *chart* is the version of Airflow's.
+
+    Raises:
+        ConfigError: If that chart cannot say what is wanted.
     """
     wanted = {each.name: each for each in platform.environments if environment in {None, each.name}}
     found: dict[str, str] = {}
@@ -48,7 +58,35 @@ def files(
                     found[f"{folder}/{part}.yaml"] = canonical_yaml(
                         [_written(each, form, namespace) for each in resources]
                     )
+    for each in wanted.values():
+        found |= _in_cluster(platform, each, chart)
+        found |= _on_machines(platform, each)
     return dict(sorted(found.items()))
+
+
+def _in_cluster(platform: Platform, environment: Environment, chart: Version) -> Mapping[str, str]:
+    if not pods_of(platform, environment):
+        return {}
+    templates = pod_templates(platform, environment, asks_the_database=chart < AIRFLOW_3_SINCE)
+    objects = [
+        namespace(environment),
+        *service_accounts(platform, environment),
+        *(() if templates is None else (templates,)),
+    ]
+    return {
+        f"{environment.name}/kubernetes.yaml": canonical_yaml(objects),
+        f"{environment.name}/airflow-values.yaml": canonical_yaml([values(platform, environment, chart)]),
+    }
+
+
+def _on_machines(platform: Platform, environment: Environment) -> Mapping[str, str]:
+    proxies = dataplanes(platform, environment)
+    if not proxies:
+        return {}
+    return {
+        **{f"{environment.name}/dataplanes/{each.name}.yaml": canonical_yaml([universal(each)]) for each in proxies},
+        f"{environment.name}/tokens.yaml": canonical_yaml([{"tokens": tokens(platform, environment)}]),
+    }
 
 
 def _written(resource: Resource, form: Form, namespace: str) -> dict[str, Any]:

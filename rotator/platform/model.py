@@ -136,6 +136,8 @@ class Identity:
     """Its tag ``kuma.io/service``, which names it in a mesh with a provided CA."""
     certificate: str | None
     """Name of the certificate that rotator issues for it beside the mesh's, if any."""
+    certificate_secret: str | None = None
+    """Name of the Secret in its own namespace in which that certificate stands, if it does."""
 
     @property
     def qualified(self) -> str:

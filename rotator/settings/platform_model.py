@@ -47,7 +47,7 @@ def platform_of(settings: Settings) -> Platform | None:
         return None
     environments = {name: _environment(settings, wanted, name) for name in wanted.environments}
     identities = tuple(
-        _identity(wanted, environments[environment], name)
+        _identity(settings, wanted, environments[environment], name)
         for name, one in wanted.identities.items()
         for environment in in_environments(one.environments, wanted)
     )
@@ -139,7 +139,7 @@ def _spiffe_id(one: Named, environment: Environment, place: Place, kuma_service:
     return f"spiffe://{environment.trust_domain}/ns/{place.namespace}/sa/{place.service_account}"
 
 
-def _identity(wanted: PlatformSettings, environment: Environment, name: str) -> Identity:
+def _identity(settings: Settings, wanted: PlatformSettings, environment: Environment, name: str) -> Identity:
     one: IdentitySettings = wanted.identities[name]
     place = _place(one, name, environment, account=f"{wanted.release}-{name}".lower(), service=None)
     kuma_service = _kuma_service(one, environment, place, None)
@@ -155,7 +155,16 @@ def _identity(wanted: PlatformSettings, environment: Environment, name: str) -> 
         spiffe_id=_spiffe_id(one, environment, place, kuma_service),
         kuma_service=kuma_service,
         certificate=one.certificates.get(environment.name),
+        certificate_secret=_secret(settings, one.certificates.get(environment.name), place),
     )
+
+
+def _secret(settings: Settings, certificate: str | None, place: Place) -> str | None:
+    managed = settings.certificates.get(certificate) if certificate is not None else None
+    if managed is None or not isinstance(place, InCluster):
+        return None
+    targets = (each.kubernetes_secret for each in managed.publish)
+    return next((each.name for each in targets if each is not None and each.namespace == place.namespace), None)
 
 
 def _service(wanted: PlatformSettings, environment: Environment, name: str) -> Service:
