@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,18 +22,12 @@ from typing import Any, Self
 
 import requests
 
-from rotator.adapters.airflow.remote_control import RemoteControl
-from rotator.clock import SystemClock
-from rotator.core.event import Event, EventType
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
 from rotator.embedded.valkey import ValkeyServer
 from rotator.errors import RotatorError
-from rotator.evidence.ledger import records
-from rotator.store.sql import SQLStore
-from tests.e2e.installation import DaemonInstallation
-from tests.fixtures_openbao import new_domain
 from tests.fixtures_postgres import running_postgresql
+from tests.fixtures_workers import WorkerInstallation
 from tests.stack.airflow.deployment import PATIENCE, QUEUES, Airflow
 
 CERTIFICATE = "airflow-worker"
@@ -46,7 +39,7 @@ LOOKS_IN_A_ROW = 15
 
 @contextlib.contextmanager
 def running_airflow(
-    home: Path, *, workers: int = 2, settings: Mapping[str, str] = MappingProxyType({})
+    home: Path, *, workers: int = 2, settings: Mapping[str, str] = MappingProxyType({}), starts_workers: bool = True
 ) -> Iterator[tuple[Airflow, ValkeyServer]]:
     """Give an Airflow with CeleryExecutor on a PostgreSQL and a Valkey of its own; its workers are not started."""
     home.chmod(0o755)
@@ -60,13 +53,18 @@ def running_airflow(
             broker=valkey.url,
             workers=[f"airflow-worker-{number}" for number in range(workers)],
             settings=settings,
+            starts_workers=starts_workers,
         )
         with airflow:
             yield airflow, valkey
 
 
-class AirflowInstallation(DaemonInstallation):
+class AirflowInstallation(WorkerInstallation):
     """A rotator over the workers of an Airflow."""
+
+    certificate = CERTIFICATE
+    workload = WORKLOAD
+    patience = PATIENCE
 
     def __init__(
         self,
@@ -81,33 +79,17 @@ class AirflowInstallation(DaemonInstallation):
         """Configure it; *drain* and *workload* change what the file says of the workers."""
         self.airflow = airflow
         self.valkey = valkey
-        self.vault = new_domain(openbao, directory)
         super().__init__(
             directory,
-            self.vault,
-            trust_domain={
-                "model": "standalone",
-                "issuer": "corporate",
-                "ca": {
-                    "mount": self.vault.mount, "role": self.vault.rights.role, "lifetime": "6h",
-                    "minimum_overlap": "1s", "crl_interval": "1m",
-                },
-                "longest_leaf": "1h",
-                "trust_deadline": {"after": "30s"},
-            },
-            certificates={
-                CERTIFICATE: {
-                    "trust_domain": self.vault.trust_domain,
-                    "identity": f"spiffe://{self.vault.trust_domain}/airflow-worker",
-                    "lifetime": "1h",
-                    "publish": [{"directory": str(directory / "tls")}],
-                    "probes": [{"read_back": {}}],
-                    "rolls": [WORKLOAD],
-                },
-            },
-        )  # fmt: skip
+            openbao,
+            members=airflow.members,
+            processes=airflow.workloads,
+            broker=valkey.url,
+            queues=QUEUES,
+            drain=drain,
+            workload={"airflow": "main", **workload},
+        )
         (directory / "password").write_text(airflow.passwords["carol"])
-        (directory / "broker").write_text(valkey.url)
         self.document["airflow"] = {
             "main": {
                 "url": airflow.url,
@@ -116,62 +98,14 @@ class AirflowInstallation(DaemonInstallation):
                 "copy_runs_every": "5s",
             }
         }
-        processes = []
-        for member in airflow.members:
-            secrets = directory / f"{member.name}.env"
-            secrets.write_text("".join(f"{name}={value}\n" for name, value in member.environment.items()))
-            processes.append(
-                {
-                    "name": member.name,
-                    "command": list(member.command),
-                    "pid_file": str(member.pid_file),
-                    "log_file": str(member.log_file),
-                    "environment_file": str(secrets),
-                    "node": f"celery@{member.name}",
-                }
-            )
-        self.document["workloads"] = {
-            WORKLOAD: {
-                "airflow": "main",
-                "processes": processes,
-                "stop_timeout": "60s",
-                "start_timeout": "4m",
-                "drain": {
-                    "celery": {
-                        "broker_file": str(directory / "broker"),
-                        "deadline": "10m",
-                        "timeout": "10s",
-                        **drain,
-                    }
-                },
-                **workload,
-            }
-        }
         self.write()
-        self.control = RemoteControl(lambda: valkey.url, clock=SystemClock(), timeout=timedelta(seconds=10))
-        self.nodes = [f"celery@{member.name}" for member in airflow.members]
 
     def __enter__(self) -> Self:
         """Start the daemon, which starts the workers, and wait until all is in use and a first task was run."""
-        self.start()
-        self.wait_rolled()
+        super().__enter__()
         # What answers its first calls is cold: no test is about that.
         self.airflow.wait_for("python_load", self.airflow.give("python_load", 1), "ended")
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.daemon.stop()
-
-    def wait_consuming(self) -> None:
-        """Wait until every worker consumes its queues."""
-        wait_until(
-            lambda: self.consumed() == Counter(dict.fromkeys(QUEUES, len(self.nodes))),
-            within=PATIENCE,
-            what="the workers to consume",
-            every=timedelta(milliseconds=500),
-        )
 
     def left_behind(self) -> list[tuple[str, str]]:
         """Return the runs that Airflow believes to run, or to wait in the broker, though every worker stays idle."""
@@ -188,62 +122,6 @@ class AirflowInstallation(DaemonInstallation):
 
         wait_until(quiet, within=PATIENCE, what="the workers to stay idle", every=timedelta(seconds=1))
         return [(each["dag_id"], each["dag_run_id"]) for each in self.airflow.unfinished()]
-
-    def wait_rolled(self, within: timedelta = PATIENCE * 2) -> None:
-        """Wait until everything is in use, nothing is open, and every worker consumes its queues."""
-        wait_until(
-            lambda: self.settled() and self.consumed() == Counter(dict.fromkeys(QUEUES, len(self.nodes))),
-            within=within,
-            what="the workers to be rolled",
-            every=timedelta(milliseconds=500),
-        )
-
-    def consumed(self) -> Counter[str]:
-        """Return how many workers consume each queue now."""
-        answers = self.control.look(self.nodes)
-        return Counter(queue for answer in answers.values() for queue in answer.queues)
-
-    def identities(self) -> dict[str, str]:
-        """Return which process each worker is."""
-        return {member.name: member.identity for member in self.airflow.workloads.members()}
-
-    def events(self) -> list[Event]:
-        """Return what the ledger holds."""
-        with contextlib.closing(SQLStore(self.document["store"], environment="test")) as store:
-            return [record.event for record in records(store)]
-
-    def raw_ledger(self) -> list[bytes]:
-        """Return every record as it was written."""
-        with contextlib.closing(SQLStore(self.document["store"], environment="test")) as store:
-            return list(store.entries(0, store.size()))
-
-    def wait_event(self, type_: str, result: str, *, known: int) -> None:
-        """Wait until the ledger holds such an event beyond its first *known*."""
-
-        def found() -> bool:
-            return any(event.type == type_ and event.result == result for event in self.events()[known:])
-
-        wait_until(found, within=PATIENCE, what=f"{type_} {result}", every=timedelta(milliseconds=50))
-
-    def wait_records(self, count: int, *, known: int) -> None:
-        """Wait until the ledger grows by *count*, or the rotation has ended beyond its first *known* events."""
-        here = len(self.events())
-        wait_until(
-            lambda: len(self.events()) >= here + count or self.done_since(known),
-            within=PATIENCE,
-            what="the next records",
-            every=timedelta(milliseconds=20),
-        )
-
-    def done_since(self, known: int) -> bool:
-        """Return whether the certificate's rotation has ended beyond the ledger's first *known* events."""
-        ends = (EventType.COMPLETED, EventType.FAILED)
-        return any(event.type in ends and event.subject == CERTIFICATE for event in self.events()[known:])
-
-    def serial(self) -> str:
-        """Return the serial of the certificate that is published now."""
-        found: str = json.loads((self.directory / "tls" / "CURRENT" / "publication.json").read_text())["serial"]
-        return found
 
 
 class Load:

@@ -127,7 +127,7 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "drain-deadline",
     ),
     AlertKind.MEMBER_FAILED: _means(
-        "A member of a workload does not start or does not get ready, so its roll does not go on.",
+        "A member of a workload may not be replaced, does not start or does not get ready, so its roll stands still.",
         "critical: `start_timeout` after its start, or without one",
         "drain-deadline",
     ),

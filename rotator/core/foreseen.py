@@ -340,7 +340,8 @@ def workload_alerts(seen: WorkloadStanding) -> tuple[Alert, ...]:
 
 def _roll_alerts(seen: WorkloadStanding) -> tuple[Alert, ...]:
     if seen.failed:
-        says = f"{_names(seen.failed)} of {seen.name} does not get ready, so its roll waits: see the member's log"
+        what = "could not be replaced or does not get ready"
+        says = f"{_names(seen.failed)} of {seen.name} {what}, so its roll waits: see the member's log"
         return (_critical(AlertKind.MEMBER_FAILED, seen.name, seen.at, says),)
     if not seen.held:
         return ()

@@ -276,6 +276,8 @@ def _finish_drained(policy: RolloutPolicy, draining: list[Member], *, is_late: b
         return None
     for each in draining:
         match policy.at_drain_deadline:
+            case AtDrainDeadline.FORCE | AtDrainDeadline.SKIP if each.busy == 0:
+                continue  # idle as far as one look can tell: the next look lets it go, and nobody has to decide
             case AtDrainDeadline.FORCE:
                 return ReplaceMember(workload=each.workload, member=each.name, forced=True)
             case AtDrainDeadline.SKIP:

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import fleet, issuing, memory, mesh, secrets, watch
+from tests.bench import fleet, issuing, memory, mesh, rolls, secrets, watch
 from tests.bench.figures import Figure, as_json, show
 from tests.bench.raw import Missing
 
@@ -31,6 +31,7 @@ BENCHES: dict[str, Bench] = {
     "fleet": fleet.bench,
     "memory": memory.bench,
     "mesh": mesh.bench,
+    "rolls": rolls.bench,
     "secrets": secrets.bench,
     "watch": watch.bench,
 }

@@ -197,6 +197,26 @@ def test_law_17_at_the_drain_deadline_the_written_choice_decides(choice: AtDrain
     assert not isinstance(late, ReplaceMember) or late.forced
 
 
+@pytest.mark.parametrize("choice", [AtDrainDeadline.SKIP, AtDrainDeadline.FORCE])
+def test_nobody_decides_about_one_that_is_idle_at_the_deadline(choice: AtDrainDeadline) -> None:
+    """The second look is waited for: it goes without force, and without a record that somebody had to decide."""
+    policy = replace(POLICY, at_drain_deadline=choice)
+    late = NOW + 2 * HOUR
+    once = roll(member("a", draining=True, busy=0, idle_seen=1), member("b"), policy=policy, now=late)
+    assert isinstance(once, Wait)
+    twice = roll(member("a", draining=True, busy=0, idle_seen=2), member("b"), policy=policy, now=late)
+    assert ReplaceMember(workload=member("a").workload, member="a") == twice
+
+
+def test_law_17_what_could_not_be_replaced_gets_its_work_back() -> None:
+    """It was drained for nothing: the roll is stopped, and the old one works on; one that is ending is left alone."""
+    refused = member("a", draining=True, busy=0, idle_seen=2)
+    given_back = roll(refused, member("b"), failed=frozenset({"a"}))
+    assert isinstance(given_back, UndrainMember)
+    assert "a" == given_back.member
+    assert isinstance(roll(replace(refused, ending=True), member("b"), failed=frozenset({"a"})), Wait)
+
+
 def test_what_was_skipped_is_named_and_not_drained_again() -> None:
     """It runs on its old material until a person or the next roll decides."""
     policy = replace(POLICY, at_drain_deadline=AtDrainDeadline.SKIP)

@@ -3,91 +3,36 @@ Celery workers in pods of a real cluster, drained before they are evicted: each 
 
 Rules that must stay true here:
 
-- A worker lives as its pod does: told to end when the pod is, killed when the pod is gone, started with its successor.
-  What an eviction without a drain would cut off is cut off here too.
+- A worker lives as its pod does (tests/stack/kubelet.py), so what an eviction without a drain would cut off is cut off.
 """
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
-from rotator.adapters.processes.seen import held, session_of
 from rotator.core.event import EventType
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
 from tests.fixtures_celery import CeleryFleet
-from tests.stack.nodes import Nodes
+from tests.stack.kubelet import Kubelet
+from tests.stack.nodes import ENDS, Nodes
 from tests.stack.test_pods_rolled import CERTIFICATE, PATIENCE, SIZE, Farm
 
 pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(900)]
 
 NAMES = tuple(f"worker-{number}" for number in range(SIZE))
+MOST = 5
+"""Pods that the StatefulSet has at most, while somebody scales it."""
 BACKLOG = 4 * SIZE
 """How many tasks may be waiting or running at a time: enough to keep every worker busy, and few enough to end soon."""
-
-
-class Kubelet:
-    """Lets a worker's process follow its pod."""
-
-    def __init__(self, farm: Farm, fleet: CeleryFleet) -> None:
-        """Pair each pod of the StatefulSet with the worker of its name."""
-        self._farm = farm
-        self._fleet = fleet
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow)
-        self._lives: dict[str, str] = {}
-        self._told: set[str] = set()
-        self.trouble: list[str] = []
-
-    def _follow(self) -> None:
-        while not self._stop.wait(0.1):
-            try:
-                self._look()
-            except Exception as e:  # noqa: BLE001 -- told by the test, which would wait for ever otherwise
-                self.trouble.append(repr(e))
-                return
-
-    def _look(self) -> None:
-        pods = {pod["metadata"]["name"]: pod["metadata"] for pod in self._farm.nodes.pods(self._farm.namespace)}
-        for name in NAMES:
-            pod, lives = pods.get(name), self._lives.get(name)
-            if lives is not None and (pod is None or pod["uid"] != lives):
-                self._fleet_kill(name)
-                del self._lives[name]
-            elif lives is not None and pod is not None and "deletionTimestamp" in pod and lives not in self._told:
-                self._told.add(lives)
-                self._fleet.signal(name, signal.SIGTERM)
-            if pod is not None and name not in self._lives and "deletionTimestamp" not in pod:
-                self._fleet.workloads.replace(name, forced=False)
-                self._lives[name] = pod["uid"]
-
-    def _fleet_kill(self, name: str) -> None:
-        running = {each.name for each in self._fleet.workloads.members() if each.running}
-        if name not in running:
-            return
-        main = self._fleet.main(name)
-        for each in (main, *session_of(main)):
-            with held(each) as one:
-                if one is not None:
-                    one.send(signal.SIGKILL)
-                    one.ended(PATIENCE)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+GRACE_SECONDS = 60.0
+"""More than a task takes: what somebody else ends may finish what it has."""
 
 
 @pytest.fixture
@@ -100,44 +45,125 @@ def farm(nodes: Nodes, pods_namespace: str, openbao: OpenBaoServer, tmp_path: Pa
         made.daemon.daemon.stop()
 
 
-def test_law_17_workers_in_pods_are_drained_before_they_are_evicted(farm: Farm, tmp_path: Path) -> None:
-    """Tasks outlast the pods' grace period of two seconds; every pod is replaced, and every task ends once."""
-    place = tmp_path / "celery"
-    place.mkdir()
-    with CeleryFleet(place, names=NAMES) as fleet, Kubelet(farm, fleet) as kubelet:
+class Drained:
+    """Workers in pods under load, and the daemon that rolls them."""
+
+    def __init__(self, farm: Farm, fleet: CeleryFleet, broker_file: Path) -> None:
+        self.farm = farm
+        self.fleet = fleet
+        self.kubelet = Kubelet(farm.nodes, farm.namespace, fleet)
         workers = farm.daemon.document["workloads"]["workers"]
         workers["start_timeout"] = "2m"
         workers["drain"] = {
-            "celery": {"broker_file": str(place / "broker"), "queues": ["default"], "deadline": "5m", "timeout": "10s"}
+            "celery": {"broker_file": str(broker_file), "queues": ["default"], "deadline": "5m", "timeout": "10s"}
         }
         farm.daemon.write()
-        farm.begin()
-        before, evicted, known = farm.pods(), len(farm.evictions()), len(farm.events(EventType.DRAINED))
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[None]:
+        """Give tasks of three to eight seconds all the time; then wait until each has ended, once."""
         stop = threading.Event()
 
-        def load() -> None:
+        def give() -> None:
             while not stop.wait(0.5):
-                if len(fleet.ledger.lost()) < BACKLOG:
-                    fleet.ledger.submit(1, seconds=(3, 8))
+                if len(self.fleet.ledger.lost()) < BACKLOG:
+                    self.fleet.ledger.submit(1, seconds=(3, 8))
 
-        giver = threading.Thread(target=load)
+        giver = threading.Thread(target=give)
         giver.start()
         try:
-            wait_until(lambda: all((each.busy or 0) > 0 for each in fleet.seen()), within=PATIENCE, what="busy workers")
-            farm.daemon.rotate(CERTIFICATE)
-            farm.settle()
+            yield
         finally:
             stop.set()
             giver.join()
-        assert [] == kubelet.trouble
-        wait_until(lambda: not fleet.ledger.lost(), within=PATIENCE, what="every task to end")
-        assert frozenset() == fleet.ledger.repeated()
-        assert not before & farm.pods()
-        assert 2 * SIZE == len(farm.evictions()) - evicted
-        drained = [
-            each.detail
-            for each in farm.events(EventType.DRAINED)[known:]
-            if each.detail["workload"] == "workers" and each.result == "ok"
-        ]
-        assert sorted(NAMES) == sorted(str(each["member"]) for each in drained)
-        assert {0} == {each["busy"] for each in drained}
+        assert [] == self.kubelet.trouble
+        wait_until(lambda: not self.fleet.ledger.lost(), within=PATIENCE, what="every task to end")
+        assert frozenset() == self.fleet.ledger.repeated()
+
+    def wait_busy(self) -> None:
+        """Wait until every worker that there should be has work."""
+        wait_until(
+            lambda: all((each.busy or 0) > 0 for each in self.fleet.seen() if each.name in NAMES),
+            within=PATIENCE,
+            what="busy workers",
+        )
+
+    def wait_draining(self, name: str) -> None:
+        """Wait until the daemon has seen *name* drain."""
+
+        def draining() -> bool:
+            rows = (self.farm.daemon.status() or {}).get("workloads", ())
+            members = [member for each in rows if each["name"] == "workers" for member in each["members"]]
+            return any(each["draining"] for each in members if each["name"] == name)
+
+        wait_until(draining, within=PATIENCE, what=f"{name} to drain")
+
+    def scale(self, replicas: int) -> None:
+        """Let somebody else want so many, as `kubectl scale` does, and wait until they all work."""
+        path = f"/apis/apps/v1/namespaces/{self.farm.namespace}/statefulsets/worker"
+        body = {"spec": {"replicas": replicas}}
+        self.farm.nodes.cluster.call("PATCH", path, body, content_type="application/merge-patch+json")
+        self.farm.until(lambda: {f"worker-{n}" for n in range(replicas)} == self.at_work(), f"{replicas} at work")
+
+    def at_work(self) -> set[str]:
+        """Return the workers that consume."""
+        return {each.name for each in self.fleet.seen() if each.queues and (each.ready or each.draining)}
+
+
+@pytest.fixture
+def drained(farm: Farm, tmp_path: Path) -> Iterator[Drained]:
+    """Give workers in pods that are at rest; each pod ends as its process does."""
+    place = tmp_path / "celery"
+    place.mkdir()
+    with CeleryFleet(place, names=[f"worker-{number}" for number in range(MOST)]) as fleet:
+        made = Drained(farm, fleet, place / "broker")
+        with made.kubelet:
+            yield made
+
+
+def test_law_17_workers_in_pods_are_drained_before_they_are_evicted(drained: Drained) -> None:
+    """Tasks outlast the pods' grace period of two seconds; every pod is replaced, and every task ends once."""
+    farm = drained.farm
+    farm.begin(**{ENDS: "never"})
+    before, evicted, known = farm.pods(), len(farm.evictions()), len(farm.events(EventType.DRAINED))
+    with drained.load():
+        drained.wait_busy()
+        farm.daemon.rotate(CERTIFICATE)
+        farm.settle()
+    assert not before & farm.pods()
+    assert 2 * SIZE == len(farm.evictions()) - evicted
+    let_go = [
+        each.detail
+        for each in farm.events(EventType.DRAINED)[known:]
+        if each.detail["workload"] == "workers" and each.result == "ok"
+    ]
+    assert sorted(NAMES) == sorted(str(each["member"]) for each in let_go)
+    assert {0} == {each["busy"] for each in let_go}
+
+
+def test_law_17_workers_in_pods_are_scaled_in_the_middle_of_a_roll(drained: Drained) -> None:
+    """Two join, four are taken away, one of them while it drains: no task is lost, no joiner goes, no queue is bare."""
+    farm = drained.farm
+    farm.grace_seconds = drained.kubelet.grace_seconds = GRACE_SECONDS
+    farm.begin(**{ENDS: "never"})
+    before, evicted = farm.pods(), len(farm.evictions())
+    with drained.load():
+        drained.wait_busy()
+        farm.daemon.rotate(CERTIFICATE)
+        drained.wait_draining("worker-2")
+        drained.scale(5)
+        joined = {pod["metadata"]["uid"] for pod in farm.nodes.pods(farm.namespace)} - before
+        drained.wait_draining("worker-1")
+        drained.scale(1)
+        # The only consumer of its queue is not drained, and people are told.
+        farm.until(lambda: "which alone consume" in farm.why("workers"), "the last one to be kept")
+        assert {"worker-0"} == drained.at_work()
+        drained.scale(2)
+        farm.settle(2 + SIZE)
+    assert not before & farm.pods()
+    gone = Counter(name for name in farm.evictions()[evicted:] if name.startswith("worker-"))
+    # Who drains while the workload is scaled down may have been let go just before.
+    assert Counter(["worker-0", "worker-2"]) <= gone <= Counter(NAMES)
+    rolled = {str(each.detail["was"]) for each in farm.events(EventType.ROLLED)}
+    assert joined - before
+    assert not joined & rolled

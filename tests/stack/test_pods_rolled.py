@@ -45,9 +45,22 @@ PATIENCE = timedelta(seconds=120)
 class Farm:
     """A StatefulSet and a Deployment of three pods each under budgets, and a daemon that looks after them."""
 
-    def __init__(self, nodes: Nodes, namespace: str, openbao: OpenBaoServer, directory: Path) -> None:
+    def __init__(
+        self,
+        nodes: Nodes,
+        namespace: str,
+        openbao: OpenBaoServer,
+        directory: Path,
+        *,
+        statefulset: str = "worker",
+        size: int = SIZE,
+    ) -> None:
+        self.statefulset = statefulset
+        self.patience = PATIENCE
+        self.size = size
         self.nodes = nodes
         self.namespace = namespace
+        self.grace_seconds = 2.0
         vault = new_domain(openbao, directory / "credentials", token_life=timedelta(minutes=10))
         account = Account(namespace=namespace)
         self.username = account.username
@@ -84,7 +97,7 @@ class Farm:
         self.daemon.document |= {
             "cluster": {"namespace": namespace, "kubeconfig_file": str(kubeconfig)},
             "workloads": {
-                "workers": {"statefulset": place | {"name": "worker"}, "start_timeout": "5s"},
+                "workers": {"statefulset": place | {"name": statefulset}, "start_timeout": "5s"},
                 "web": {"deployment": place | {"name": "web"}, "start_timeout": "5s"},
             },
         }
@@ -107,28 +120,29 @@ class Farm:
 
     def plant(self, **annotations: str) -> None:
         """Start the pods, and wait until they are seen to use it."""
-        for kind, name in (("StatefulSet", "worker"), ("Deployment", "web")):
+        for kind, name in (("StatefulSet", self.statefulset), ("Deployment", "web")):
             self.nodes.cluster.apply(
                 workload(
                     kind,
                     self.namespace,
                     name,
-                    replicas=SIZE,
+                    replicas=self.size,
                     secret="service-tls",  # noqa: S106 -- the name of a Secret
                     annotations=annotations,
-                    grace_seconds=2,
+                    grace_seconds=int(self.grace_seconds),
                 )
             )
             self.nodes.cluster.apply(budget(self.namespace, name, maxUnavailable=1))
-        self.nodes.until_ready(self.namespace, 2 * SIZE)
+        self.nodes.until_ready(self.namespace, 2 * self.size)
         self.settle()
 
-    def settle(self) -> None:
-        """Wait until the certificate is in use by every pod, and nobody comes or goes any more."""
+    def settle(self, count: int | None = None) -> None:
+        """Wait until the certificate is in use by every one of *count* pods, and nobody comes or goes any more."""
+        wanted = 2 * self.size if count is None else count
 
         def at_rest() -> bool:
             pods = self.pods()
-            return self.daemon.settled() and pods == self.pods() and len(pods) == 2 * SIZE and self._seen() == pods
+            return self.daemon.settled() and pods == self.pods() and len(pods) == wanted and self._seen() == pods
 
         self.until(at_rest, "the farm to be at rest")
 
@@ -149,6 +163,11 @@ class Farm:
         status = self.daemon.status() or {}
         return {each["name"] for each in status.get("workloads", ()) if "the roll is stopped" in each["why"]}
 
+    def why(self, workload_name: str) -> str:
+        """Return what the roll of a workload waits for, in the daemon's words."""
+        rows = (self.daemon.status() or {}).get("workloads", ())
+        return " ".join(each["why"] for each in rows if each["name"] == workload_name)
+
     def coming(self, workload_name: str) -> set[str]:
         """Return whom the roll of a workload waits for to take work."""
         status = self.daemon.status() or {}
@@ -162,7 +181,7 @@ class Farm:
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until *condition* holds."""
         wait_until(
-            condition, within=PATIENCE, what=f"{what}: {self.daemon.status()}", every=timedelta(milliseconds=200)
+            condition, within=self.patience, what=f"{what}: {self.daemon.status()}", every=timedelta(milliseconds=200)
         )
 
     def pods(self) -> frozenset[str]:

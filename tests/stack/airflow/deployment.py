@@ -60,6 +60,7 @@ class Airflow:
         settings: Mapping[str, str] | None = None,
         stop_timeout: timedelta = PATIENCE,
         concurrency: int = 4,
+        starts_workers: bool = True,
     ) -> None:
         """
         Describe it without starting it.
@@ -73,9 +74,11 @@ class Airflow:
             settings: Further ``AIRFLOW__SECTION__KEY`` variables.
             stop_timeout: How long `Processes.replace` waits for a worker to end.
             concurrency: Tasks at a time in one worker.
+            starts_workers: False where somebody else does.
         """
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
+        self._starts_workers = starts_workers
         self.port = free_port()
         self.marks = directory / "marks.jsonl"
         self.marks.touch()
@@ -172,7 +175,8 @@ class Airflow:
         others = (self.scheduler, self.dag_processor, self.triggerer)
         for component in others:
             component.start(ready=lambda: True)
-        self.start_workers()
+        if self._starts_workers:
+            self.start_workers()
         self.start_api_server()
         wait_until(
             lambda: {"python_load", "bash_load", "deferrable_load"} <= self._dags(),
