@@ -12,7 +12,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,9 @@ from rotator.cli.operate import (
     print_plan,
 )
 from rotator.exits import ExitCode
+
+if TYPE_CHECKING:
+    from rotator.doctor import CallReport
 
 app = typer.Typer()
 
@@ -85,13 +88,45 @@ def _print_found(asked: Invocation, domain: str, planned: Mapping[str, Any]) -> 
 
 
 @app.command("doctor")
-def doctor_command(ctx: typer.Context, *, as_json: Json = False) -> None:
-    """Check every connection and right that rotator will need; say of each finding how to mend it."""
+def doctor_command(
+    ctx: typer.Context,
+    *,
+    caller: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="IDENTITY",
+            help="Look at one refused call: who calls (ENVIRONMENT/NAME, a SPIFFE ID, or a Dataplane's name).",
+        ),
+    ] = None,
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="DESTINATION", help="What is called: ENVIRONMENT/NAME, a hostname, or a SPIFFE ID."
+        ),
+    ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option("--environment", metavar="NAME", help="The environment of names that say none."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every connection and right that rotator will need, or where one call breaks; say how to mend it."""
     asked = invocation(ctx, as_json=as_json)
+    if (caller is None) != (destination is None):
+        raise typer.BadParameter("a call has two ends: give --from and --to")
+    if environment is not None and caller is None:
+        raise typer.BadParameter("--environment belongs to --from and --to")
     settings = asked.settings()
     from rotator.clock import SystemClock  # noqa: PLC0415 -- heavy with the next one
-    from rotator.doctor import Grade, examine  # noqa: PLC0415 -- heavy
+    from rotator.doctor import Grade, examine, examine_call  # noqa: PLC0415 -- heavy
 
+    if caller is not None and destination is not None:
+        report = examine_call(
+            settings, caller=caller, destination=destination, environment=environment, clock=SystemClock()
+        )
+        _print_call(asked, report)
+        raise typer.Exit(ExitCode.DONE if report.verdict.broken is None else ExitCode.FAILED)
     findings = tuple(examine(settings, clock=SystemClock()))
     broken = sum(each.grade is Grade.BROKEN for each in findings)
     if asked.as_json:
@@ -112,3 +147,18 @@ def doctor_command(ctx: typer.Context, *, as_json: Json = False) -> None:
             findings_view([(each.grade.value, each.about, each.what, each.mend) for each in findings])
         )
     raise typer.Exit(ExitCode.FAILED if broken else ExitCode.DONE)
+
+
+def _print_call(asked: Invocation, report: CallReport) -> None:
+    """Print every link of a call, and first of all the one that is broken."""
+    from rotator.doctor.call_words import as_document, as_findings, headline  # noqa: PLC0415 -- heavy
+
+    if asked.as_json:
+        print_json(as_document(report))
+        return
+    from rotator.cli.tables import findings_view  # noqa: PLC0415 -- heavy
+
+    asked.console().print(
+        findings_view([(each.grade.value, each.about, each.what, each.mend) for each in as_findings(report)])
+    )
+    asked.console().print(headline(report))

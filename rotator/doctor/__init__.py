@@ -1,5 +1,5 @@
 """
-The doctor: every connection and right that rotator will need, looked at before it is needed.
+The doctor: every connection and right that rotator will need, looked at before it is needed; and one refused call.
 
 Rules that must stay true here:
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from rotator.bootstrap import Sessions
 from rotator.doctor.airflow import airflow_findings
+from rotator.doctor.call import CallReport, examine_call
 from rotator.doctor.cluster import cluster_findings
 from rotator.doctor.findings import Finding, Grade
 from rotator.doctor.issuers import issuer_findings
@@ -26,7 +27,7 @@ from rotator.doctor.service import service_findings
 from rotator.ports import Clock
 from rotator.settings import Settings
 
-__all__ = ["Finding", "Grade", "examine"]
+__all__ = ["CallReport", "Finding", "Grade", "examine", "examine_call"]
 
 
 def examine(settings: Settings, *, clock: Clock) -> Iterator[Finding]:

@@ -119,6 +119,15 @@ class ControlPlaneAPI:
             raise Rejected(f"the control plane's answer is no object, seen while {doing}")
         return answer.body
 
+    def text(self, path: str, *, doing: str) -> str | None:
+        """Return the plain text at *path*, None if it is absent; bytes that are no UTF-8 are replaced."""
+        headers = {"Accept": "*/*", **self._credentials(doing)}
+        status, text = self._exchange.send("GET", path, doing=doing, headers=headers)
+        if status == HTTPStatus.NOT_FOUND:
+            return None
+        _raise_for(status, text, doing)
+        return text.decode(errors="replace")
+
     def listed(self, path: str, *, doing: str, query: Mapping[str, str] | None = None) -> Iterator[Json] | None:
         """Yield every item of the list at *path*, page by page; None if there is no such list."""
         first = self.get(path, doing=doing, query={**(query or {}), "size": str(PAGE)})
@@ -172,9 +181,7 @@ class ControlPlaneAPI:
         secret: bool = False,
     ) -> Answer:
         """Send one request; statuses in *also* are answers, not errors."""
-        headers = {"Accept": "application/json"}
-        if token := self._current_token(doing):
-            headers["Authorization"] = f"Bearer {token}"
+        headers = {"Accept": "application/json", **self._credentials(doing)}
         content: bytes | None = None
         if body is not None:
             content = json.dumps(body).encode()
@@ -189,6 +196,11 @@ class ControlPlaneAPI:
             if status in also:
                 return Answer(status=status, body=None)
             raise Rejected(f"the control plane's answer cannot be read, seen while {doing}") from e
+
+    def _credentials(self, doing: str) -> dict[str, str]:
+        """Return the header that says who asks; none where the client certificate, or loopback, does."""
+        token = self._current_token(doing)
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _current_token(self, doing: str) -> str:
         """Return the token as the file holds it now, empty without a file."""

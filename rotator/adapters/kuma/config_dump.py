@@ -27,6 +27,7 @@ from typing import Any
 from cryptography import x509
 
 from rotator.adapters.kuma.control_plane import ProxyView
+from rotator.adapters.kuma.dump import TYPE, get, inline, items
 from rotator.core.model import Leaf, TrustDomainName
 from rotator.errors import Rejected
 from rotator.pki.certificates import leaf_of, parse_certificates, uri_names
@@ -34,7 +35,6 @@ from rotator.pki.certificates import leaf_of, parse_certificates, uri_names
 PLAIN = TrustDomainName("")
 """The name under which `ProxyView.bundles` keeps what a validator trusts that knows no trust domains."""
 
-_TYPE = "@type"
 _SECRETS = "SecretsConfigDump"
 _SPIFFE = "SPIFFECertValidatorConfig"
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
@@ -65,7 +65,7 @@ def view_of(dump: Mapping[str, Any], *, mesh: str) -> ProxyView:
     validators = [
         validator
         for name, secret in found.secrets.items()
-        if (validator := _validator(_get(secret, "validation_context"), _is_trust_of(name, mesh))) is not None
+        if (validator := _validator(get(secret, "validation_context"), _is_trust_of(name, mesh))) is not None
     ]
     validators += [
         validator
@@ -90,19 +90,49 @@ def view_of(dump: Mapping[str, Any], *, mesh: str) -> ProxyView:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What one proxy shows its peers, and with what it verifies theirs."""
+
+    leaf: x509.Certificate | None
+    """None if it holds none of the mesh's."""
+    validators: tuple[Mapping[TrustDomainName, bytes], ...]
+    """The CAs of every validator of the mesh, PEM, by trust domain (`PLAIN` for one that knows none)."""
+
+
+def shown_by(dump: Mapping[str, Any], *, mesh: str) -> Shown:
+    """Return what the proxy behind *dump* shows, and with what it verifies, in *mesh*."""
+    found = _gathered(dump)
+    contexts = [(get(secret, "validation_context"), _is_trust_of(name, mesh)) for name, secret in found.secrets.items()]
+    contexts += [(each, False) for context in found.contexts for each in _inline_validations(context)]
+    validators = [bundles for context, plain in contexts if (bundles := _bundles(context, plain)) is not None]
+    chains = _chains(found, mesh)
+    leaf = next((chain for by_name, chain in chains if _leaf(chain, by_name) is not None), b"")
+    return Shown(
+        leaf=parse_certificates(leaf, source="a proxy's certificate")[0] if leaf else None,
+        validators=tuple(validators),
+    )
+
+
 # --- trust ----------------------------------------------------------------------------------------------------------
 
 
 def _validator(context: Mapping[str, Any], counts_plain: bool) -> dict[TrustDomainName, frozenset[str]] | None:  # noqa: FBT001 -- a condition, read where it stands
     """Return what a validation context trusts, by trust domain; None if it is none of the mesh's."""
-    custom = _get(_get(context, "custom_validator_config"), "typed_config")
-    if str(custom.get(_TYPE, "")).endswith(_SPIFFE):
-        trusted: dict[TrustDomainName, frozenset[str]] = {}
-        for each in _list(custom, "trust_domains"):
+    bundles = _bundles(context, counts_plain)
+    return None if bundles is None else {name: _digests(pem) for name, pem in bundles.items()}
+
+
+def _bundles(context: Mapping[str, Any], counts_plain: bool) -> dict[TrustDomainName, bytes] | None:  # noqa: FBT001 -- a condition, read where it stands
+    """Return the CAs of a validation context, PEM, by trust domain; None if it is none of the mesh's."""
+    custom = get(get(context, "custom_validator_config"), "typed_config")
+    if str(custom.get(TYPE, "")).endswith(_SPIFFE):
+        trusted: dict[TrustDomainName, bytes] = {}
+        for each in items(custom, "trust_domains"):
             name = TrustDomainName(str(each.get("name", "")))
-            trusted[name] = trusted.get(name, frozenset()) | _digests(_inline(_get(each, "trust_bundle")))
+            trusted[name] = trusted.get(name, b"") + inline(get(each, "trust_bundle")) + b"\n"
         return trusted
-    return {PLAIN: _digests(_inline(_get(context, "trusted_ca")))} if counts_plain else None
+    return {PLAIN: inline(get(context, "trusted_ca"))} if counts_plain else None
 
 
 def _common(
@@ -135,17 +165,22 @@ def _digests(pem: bytes) -> frozenset[str]:
 
 def _leaves(found: _Found, mesh: str) -> list[Leaf]:
     """Return every leaf of the mesh's that the proxy holds."""
+    return [leaf for by_name, chain in _chains(found, mesh) if (leaf := _leaf(chain, by_name)) is not None]
+
+
+def _chains(found: _Found, mesh: str) -> list[tuple[bool, bytes]]:
+    """Return every chain that may be the mesh's, and whether its name says so."""
     chains = [
-        (_is_identity_of(name, mesh), _inline(_get(_get(secret, "tls_certificate"), "certificate_chain")))
+        (_is_identity_of(name, mesh), inline(get(get(secret, "tls_certificate"), "certificate_chain")))
         for name, secret in found.secrets.items()
         if not _is_identity_of_another(name, mesh)
     ]
     chains += [
-        (False, _inline(_get(certificate, "certificate_chain")))
+        (False, inline(get(certificate, "certificate_chain")))
         for context in found.contexts
-        for certificate in _list(context, "tls_certificates")
+        for certificate in items(context, "tls_certificates")
     ]
-    return [leaf for by_name, chain in chains if (leaf := _leaf(chain, by_name)) is not None]
+    return chains
 
 
 @lru_cache(maxsize=4096)
@@ -186,8 +221,8 @@ def _is_identity_of_another(name: str, mesh: str) -> bool:
 
 def _gathered(dump: Mapping[str, Any]) -> _Found:
     found = _Found()
-    for section in _list(dump, "configs"):
-        kind = str(section.get(_TYPE, ""))
+    for section in items(dump, "configs"):
+        kind = str(section.get(TYPE, ""))
         if kind.endswith(_SECRETS):
             _gather_secrets(section, found)
         elif kind.endswith((f"{_SECRETS}.DynamicSecret", f"{_SECRETS}.StaticSecret")):
@@ -200,16 +235,16 @@ def _gathered(dump: Mapping[str, Any]) -> _Found:
 
 def _gather_secrets(section: Mapping[str, Any], found: _Found) -> None:
     for group in ("static_secrets", "dynamic_active_secrets"):
-        for each in _list(section, group):
+        for each in items(section, group):
             _gather_secret(each, found)
-    for each in _list(section, "dynamic_warming_secrets"):
+    for each in items(section, "dynamic_warming_secrets"):
         found.waiting.add(str(each.get("name", "")))
 
 
 def _gather_secret(entry: Mapping[str, Any], found: _Found) -> None:
-    secret = _get(entry, "secret")
+    secret = get(entry, "secret")
     name = str(entry.get("name") or secret.get("name") or "")
-    loaded = any(_get(secret, kind) for kind in ("tls_certificate", "validation_context"))
+    loaded = any(get(secret, kind) for kind in ("tls_certificate", "validation_context"))
     if loaded:
         found.secrets[name] = secret
     else:
@@ -226,7 +261,7 @@ def _contexts(section: object) -> Iterator[Mapping[str, Any]]:
             pending.extend(value for value in each if isinstance(value, dict | list))
         elif isinstance(each, dict):
             if "common_tls_context" in each or "commonTlsContext" in each:
-                yield _get(each, "common_tls_context")
+                yield get(each, "common_tls_context")
             pending.extend(
                 value for key, value in each.items() if isinstance(value, dict | list) and key not in _UNUSED
             )
@@ -234,11 +269,11 @@ def _contexts(section: object) -> Iterator[Mapping[str, Any]]:
 
 def _names(context: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of the SDS secrets that *context* refers to."""
-    combined = _get(context, "combined_validation_context")
+    combined = get(context, "combined_validation_context")
     references = [
-        *_list(context, "tls_certificate_sds_secret_configs"),
-        _get(context, "validation_context_sds_secret_config"),
-        _get(combined, "validation_context_sds_secret_config"),
+        *items(context, "tls_certificate_sds_secret_configs"),
+        get(context, "validation_context_sds_secret_config"),
+        get(combined, "validation_context_sds_secret_config"),
     ]
     for each in references:
         if each.get("name"):
@@ -246,43 +281,5 @@ def _names(context: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _inline_validations(context: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    combined = _get(context, "combined_validation_context")
-    return _get(context, "validation_context"), _get(combined, "default_validation_context")
-
-
-# --- JSON of either spelling ----------------------------------------------------------------------------------------
-
-
-def _camel(key: str) -> str:
-    first, *rest = key.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-def _value(found: Mapping[str, Any], key: str) -> object:
-    return found[key] if key in found else found.get(_camel(key))
-
-
-def _get(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return the object under *key* (snake case), in either spelling; an empty one if there is none."""
-    value = _value(found, key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(found: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return the objects of the list under *key*, in either spelling."""
-    value = _value(found, key)
-    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
-
-
-def _inline(source: Mapping[str, Any]) -> bytes:
-    """Return what a data source holds inline, empty if it names a file or cannot be read."""
-    text = _value(source, "inline_string")
-    if isinstance(text, str) and text:
-        return text.encode()
-    encoded = _value(source, "inline_bytes")
-    if not isinstance(encoded, str):
-        return b""
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        return b""
+    combined = get(context, "combined_validation_context")
+    return get(context, "validation_context"), get(combined, "default_validation_context")
