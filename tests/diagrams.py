@@ -1,5 +1,5 @@
 """
-Draws docs/diagrams from the tables in the code: `make diagrams`.
+Draws docs/diagrams from the tables in the code and from the example configuration: `make diagrams`.
 
 Rules that must stay true here:
 
@@ -13,8 +13,12 @@ from pathlib import Path
 
 from rotator.core.model import IntentKind, Phase
 from rotator.core.transitions import TRANSITIONS, Transition
+from rotator.platform.picture import picture
+from rotator.settings import load, platform_of
 
-DIAGRAMS = Path(__file__).resolve().parent.parent / "docs/diagrams"
+ROOT = Path(__file__).resolve().parent.parent
+DIAGRAMS = ROOT / "docs/diagrams"
+EXAMPLE = ROOT / "config/rotator.yaml"
 
 TITLES: dict[IntentKind | None, str] = {
     IntentKind.ROTATE: "An ordinary rotation",
@@ -61,7 +65,14 @@ def authority() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"authority.md": authority}
+def who_may_call_what() -> str:
+    """Return the picture of the platform that config/rotator.yaml describes."""
+    platform = platform_of(load(EXAMPLE))
+    assert platform is not None
+    return picture(platform)
+
+
+PAGES = {"authority.md": authority, "who-may-call-what.svg": who_may_call_what}
 
 
 def main() -> None:

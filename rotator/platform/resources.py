@@ -49,6 +49,7 @@ _OF_NO_MESH: Final = frozenset({HOSTNAME_GENERATOR, "Mesh"})
 _LONGEST_NAME: Final = 63
 """Of a MeshService; every name is held to it."""
 _DIGITS: Final = 8
+_NEVER_FOLDED: Final = 1 << 20
 _PLAIN: Final = re.compile(r"[a-z0-9]+")
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -198,8 +199,16 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # What is itself a document stands there line by line, for people to read.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def _written(document: Mapping[str, Any]) -> str:
-    written = yaml.dump(_plain(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    written = yaml.dump(_plain(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_NEVER_FOLDED)
     return str(written)
 
 
