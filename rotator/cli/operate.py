@@ -163,18 +163,48 @@ def status_command(
 
 
 @app.command("explain")
-def explain_command(ctx: typer.Context, subject: Subject, *, as_json: Json = False) -> None:
-    """Tell a subject's life story from the ledger, in sentences."""
+def explain_command(
+    ctx: typer.Context,
+    subject: Annotated[
+        str | None, typer.Argument(metavar="[SUBJECT]", help="A certificate's or a trust domain's name.")
+    ] = None,
+    *,
+    serial: Annotated[
+        str | None, typer.Option("--serial", help="Instead: of a certificate that was met in a call.")
+    ] = None,
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", metavar="NAME", help="Beside or instead of it: who signed it.")
+    ] = None,
+    spiffe_id: Annotated[
+        str | None, typer.Option("--spiffe-id", metavar="ID", help="Beside or instead of it: whom it names.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell a subject's life story from the ledger, in sentences; by name, or by what a line of a call says."""
     asked = invocation(ctx, as_json=as_json)
     settings = asked.settings()
+    clues = [each for each in (serial, issuer, spiffe_id) if each is not None]
+    if (subject is None) != bool(clues):
+        raise ConfigError("name either a subject, or what a call showed: --serial, --issuer, --spiffe-id")
     from rotator.bootstrap import open_store  # noqa: PLC0415 -- heavy
     from rotator.evidence.ledger import records, story  # noqa: PLC0415 -- heavy
+    from rotator.evidence.whose import Clue, whose  # noqa: PLC0415 -- with the one above
+    from rotator.pki.certificates import normal_serial  # noqa: PLC0415 -- heavy
 
     # Opening would make an empty one, owned by whoever asked.
     if settings.store.startswith("sqlite:") and not Path(settings.store.removeprefix("sqlite:///")).exists():
         raise ConfigError(f"there is no ledger at {settings.store}: start the daemon once, or mend store")
     store = open_store(settings)
     try:
+        found = None
+        if subject is None:
+            clue = Clue(serial=normal_serial(serial) if serial else "", issuer=issuer or "", spiffe_id=spiffe_id or "")
+            found = whose(records(store), clue)
+            if found is None:
+                raise ConfigError(
+                    f"no record knows {' or '.join(clues)}: a leaf of a mesh is known by its --issuer or --spiffe-id"
+                )
+            subject = found.subject
         told = story(records(store), subject)
     finally:
         store.close()
@@ -185,9 +215,12 @@ def explain_command(ctx: typer.Context, subject: Subject, *, as_json: Json = Fal
             f"nothing is known of {subject}: " + (f"did you mean {near[0]}?" if near else "mend the name")
         )
     if asked.as_json:
-        print_json({"subject": subject, "story": told})
+        about = {"by": found.by, "made_in": found.made_in, "last_rotation": found.last} if found is not None else None
+        print_json({"subject": subject, "story": told} | ({"met": about} if about is not None else {}))
         return
-    for sentence in told or [f"nothing has been recorded of {subject} yet"]:
+    for sentence in (*(found.sentences() if found is not None else ()), *told) or [
+        f"nothing has been recorded of {subject} yet"
+    ]:
         typer.echo(sentence)
 
 

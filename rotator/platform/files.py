@@ -20,6 +20,8 @@ from rotator.platform.machines import dataplanes, tokens
 from rotator.platform.model import Environment, Platform
 from rotator.platform.rendering import PARTS
 from rotator.platform.resources import Resource, canonical_yaml, in_order, kubernetes_object, universal
+from rotator.platform.telemetry_airflow import airflow_values
+from rotator.platform.telemetry_collector import collector_configuration
 from rotator.platform.workloads import namespace, pod_templates, pods_of, service_accounts
 
 SYSTEM_NAMESPACE: Final = "kuma-system"
@@ -61,6 +63,11 @@ def files(
     for each in wanted.values():
         found |= _in_cluster(platform, each, chart)
         found |= _on_machines(platform, each)
+        if platform.telemetry is not None and pods_of(platform, each):
+            told = airflow_values(each, platform.telemetry)
+            found[f"{each.name}/airflow-telemetry.yaml"] = canonical_yaml([told])
+    if platform.telemetry is not None:
+        found["collector.yaml"] = canonical_yaml([collector_configuration(platform.telemetry)])
     return dict(sorted(found.items()))
 
 

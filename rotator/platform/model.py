@@ -200,6 +200,28 @@ class Permission:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Telemetry:
+    """One collector for the proxies, for Airflow, and where it sends on what it joined."""
+
+    address: str
+    """Host name or address of the collector, as proxies and Airflow reach it."""
+    grpc_port: int
+    """Where it takes OTLP over gRPC: the proxies' access logs and traces."""
+    http_port: int
+    """Where it takes OTLP over HTTP: Airflow's and rotator's own."""
+    by_reference: bool
+    """Whether policies name one MeshOpenTelemetryBackend (Kuma 2.14 and later) instead of the address each."""
+    sampled_percent: float
+    """Share of the calls that no caller has decided about which become traces."""
+    refresh: timedelta
+    """How often proxies send their metrics."""
+    sends_to: str
+    """OTLP/HTTP address of whatever keeps traces, metrics and logs."""
+    authorization_from: str | None
+    """Environment variable of the collector that holds the Authorization header for it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Platform:
     """Everything that the configuration says about the platform."""
 
@@ -215,6 +237,8 @@ class Platform:
     on_drift: OnDrift
     look_every: timedelta
     """How often what stands on the control planes is compared with what is wanted."""
+    telemetry: Telemetry | None = None
+    """None: nothing is rendered of it."""
 
     def meshes(self) -> tuple[tuple[TrustDomainName, str], ...]:
         """Return each trust domain with the name of its mesh, once, in order."""

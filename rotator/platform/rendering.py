@@ -20,10 +20,12 @@ from rotator.platform.model import Platform
 from rotator.platform.permissions import permissions
 from rotator.platform.resources import Resource, in_order
 from rotator.platform.routes import routes
+from rotator.platform.telemetry import telemetry
 
 PARTS: Final[Mapping[str, Callable[[Platform, TrustDomainName], Iterable[Resource]]]] = {
     "permissions": permissions,
     "routes": routes,
+    "telemetry": telemetry,
 }
 """What is rendered for one control plane, by the name of its part."""
 

@@ -38,9 +38,13 @@ MESH_OF: Final = "rotator.io/mesh"
 
 DATAPLANE: Final = "Dataplane"
 HOSTNAME_GENERATOR: Final = "HostnameGenerator"
+MESH_ACCESS_LOG: Final = "MeshAccessLog"
 MESH_HTTP_ROUTE: Final = "MeshHTTPRoute"
+MESH_METRIC: Final = "MeshMetric"
+MESH_OPENTELEMETRY_BACKEND: Final = "MeshOpenTelemetryBackend"
 MESH_SERVICE: Final = "MeshService"
 MESH_TCP_ROUTE: Final = "MeshTCPRoute"
+MESH_TRACE: Final = "MeshTrace"
 MESH_TRAFFIC_PERMISSION: Final = "MeshTrafficPermission"
 
 _FLAT: Final = frozenset({DATAPLANE, "Mesh"})
@@ -184,7 +188,7 @@ def canonical_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
 
 
 # A route that names a service of which its control plane has not heard refuses requests: services come first.
-_FIRST: Final = (MESH_SERVICE, HOSTNAME_GENERATOR, MESH_TRAFFIC_PERMISSION)
+_FIRST: Final = (MESH_OPENTELEMETRY_BACKEND, MESH_SERVICE, HOSTNAME_GENERATOR, MESH_TRAFFIC_PERMISSION)
 
 
 def _rank(kind: str) -> int:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import Field, StrictBool, StringConstraints
 
 from rotator.platform.model import Component, OnDrift, Protocol
 from rotator.settings.keys import Keys, OneOf
@@ -28,10 +28,12 @@ from rotator.settings.values import (
     OpenText,
     PositiveDuration,
     TrustDomainKey,
+    WebURL,
 )
 
 _MINUTE = timedelta(minutes=1)
 
+EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 EnvironmentNames = tuple[Name, ...] | Literal["all"]
 Names = tuple[Name, ...] | Literal["all"]
 
@@ -170,6 +172,27 @@ class DriftSettings(Keys):
     """How often the control plane is looked at."""
 
 
+class CollectorSettings(Keys):
+    """One collector for proxies and Airflow, rendered with the policies and values that make them send to it."""
+
+    address: DNSName
+    """Its host name, as proxies and Airflow reach it."""
+    grpc_port: int = Field(default=4317, ge=1, le=65535, strict=True)
+    """Where it takes OTLP over gRPC, from proxies."""
+    http_port: int = Field(default=4318, ge=1, le=65535, strict=True)
+    """Where it takes OTLP over HTTP, from Airflow and rotator."""
+    named_by: Literal["backend", "endpoint"] = "backend"
+    """backend: policies name a MeshOpenTelemetryBackend (Kuma 2.14 and later). endpoint: its address (before that)."""
+    sampled_percent: float = Field(default=100, ge=0, le=100)
+    """Share of the calls that become traces where the caller has not decided."""
+    refresh: PositiveDuration = _MINUTE
+    """How often proxies send their metrics."""
+    sends_to: WebURL
+    """OTLP/HTTP address of what keeps traces, metrics and logs; the collector sends on to it."""
+    authorization_from: EnvironmentVariable | None = None
+    """Environment variable of the collector that holds the Authorization header for it; none if not given."""
+
+
 class PlatformSettings(Keys):
     """The platform around the rotation."""
 
@@ -189,3 +212,5 @@ class PlatformSettings(Keys):
     """Who may call what, by name; nobody else may."""
     drift: DriftSettings = DriftSettings()
     """What is done about changes by others."""
+    telemetry: CollectorSettings | None = None
+    """One trace and one log of proxies, Airflow and rotator; nothing is rendered if not given."""

@@ -24,6 +24,7 @@ from rotator.platform.model import (
     Place,
     Platform,
     Service,
+    Telemetry,
 )
 from rotator.settings.model import Settings
 from rotator.settings.platform import (
@@ -83,6 +84,23 @@ def platform_of(settings: Settings) -> Platform | None:
         native_sidecars=wanted.native_sidecars,
         on_drift=wanted.drift.then,
         look_every=wanted.drift.look_every,
+        telemetry=_telemetry(wanted),
+    )
+
+
+def _telemetry(wanted: PlatformSettings) -> Telemetry | None:
+    one = wanted.telemetry
+    if one is None:
+        return None
+    return Telemetry(
+        address=one.address,
+        grpc_port=one.grpc_port,
+        http_port=one.http_port,
+        by_reference=one.named_by == "backend",
+        sampled_percent=one.sampled_percent,
+        refresh=one.refresh,
+        sends_to=one.sends_to.rstrip("/"),
+        authorization_from=one.authorization_from,
     )
 
 
