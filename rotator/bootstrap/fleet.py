@@ -26,6 +26,7 @@ from rotator.adapters.vault.authorities import CorporateIssuer, NameConstraints,
 from rotator.adapters.vault.issuer import VaultIssuer
 from rotator.bootstrap.airflow import airflow_api, airflow_part, drainer_by_api
 from rotator.bootstrap.meshes import mesh_target
+from rotator.bootstrap.platform import platform_target
 from rotator.bootstrap.sessions import Sessions
 from rotator.cluster.objects import ObjectAPI
 from rotator.core.model import Serial, SubjectName, TrustDomainName
@@ -58,6 +59,7 @@ def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
             SubjectName(name): workload_target(settings, name, clock, cluster, sessions.pauses)
             for name in settings.workloads
         },
+        platform=platform_target(settings, clock),
     )
 
 

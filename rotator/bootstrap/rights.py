@@ -21,7 +21,7 @@ from rotator.adapters.kubernetes.lease import lease_rights
 from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
 from rotator.adapters.kubernetes.reviews import reader_role, reviewing_rights
 from rotator.adapters.kubernetes.rolling_rights import rolling_rights
-from rotator.adapters.kuma.rights import admission_policy, rbac_rules
+from rotator.adapters.kuma.rights import admission_policy, platform_rights, rbac_rules
 from rotator.adapters.notify.events import event_rights
 from rotator.bootstrap.fleet import workload_place
 from rotator.bootstrap.telling import event_namespaces
@@ -58,6 +58,10 @@ def mesh_rights(settings: Settings, *, lent: Mapping[str, Lent] | None = None) -
         namespace = _namespace_of(mesh)
         borrowed = (lent or {}).get(domain, Lent())
         found.append(rbac_rules(mesh.name, namespace, read_secrets=borrowed.secrets, adopt=borrowed.objects))
+        if settings.platform is not None and domain in {
+            each.trust_domain for each in settings.platform.environments.values()
+        }:
+            found.append(platform_rights(namespace))
     return joined(found)
 
 

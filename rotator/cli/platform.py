@@ -4,6 +4,8 @@ The commands about the platform around the rotation: ``platform render``, ``plat
 Rules that must stay true here:
 
 - No logic that another room could hold: read the configuration, ask `rotator.platform`, print.
+- ``diff``, ``apply`` and ``undo`` ask the daemon, which knows who asks; what is shown first is what is done, by the
+  digest of its plan.
 - ``render`` needs no daemon, no network and no right but to read the file, and prints the same bytes for the same file.
 - Nothing heavy is imported before a command runs.
 """
@@ -11,18 +13,19 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rotator.cli.invocation import invocation, print_json
-from rotator.cli.operate import Json
+from rotator.cli.operate import Json, Reason, Wait, WaitAtMost, finish, finish_plan, given_duration
 from rotator.errors import ConfigError
 from rotator.exits import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rotator.cli.invocation import Invocation
     from rotator.core.model import TrustDomainName
     from rotator.platform.files import Form
     from rotator.platform.model import Platform
@@ -190,3 +193,132 @@ def check_command(
         allowed = sum(each.allowed for each in pairs)
         typer.echo(f"{allowed} of {len(pairs)} pairs permitted; {broken} broken, {len(findings) - broken} warnings")
     raise typer.Exit(ExitCode.FAILED if broken else ExitCode.DONE)
+
+
+# --- on the control planes ------------------------------------------------------------------------------------------
+
+Ticket = Annotated[str | None, typer.Option("--ticket", metavar="ID", help="Name the ticket it belongs to.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
+PlanDigest = Annotated[
+    str | None,
+    typer.Option("--plan", metavar="DIGEST", help="Do it only if the plan is still the one of this digest."),
+]
+
+
+@app.command("diff")
+def diff_command(ctx: typer.Context, *, as_json: Json = False) -> None:
+    """Show what the control planes hold that is not as configured, and what others changed; exit 3 if anything."""
+    from rotator.control import ApplyRequest  # noqa: PLC0415 -- heavy
+
+    asked = invocation(ctx, as_json=as_json)
+    daemon = asked.daemon()
+    planned = daemon.apply(ApplyRequest(reason="to see what would change", dry_run=True))
+    drift = ((daemon.status().get("platform") or {}).get("drift") or []) if daemon.plans_first else []
+    if asked.as_json:
+        print_json({"plan": planned.get("plan", []), "digest": planned.get("digest"), "drift": drift})
+    else:
+        _print_steps(asked, planned)
+        for each in drift:
+            typer.echo(f"drift since {each.get('since')}: {each.get('says')}")
+    raise typer.Exit(ExitCode.WAITING if planned.get("plan") or drift else ExitCode.DONE)
+
+
+@app.command("apply")
+def apply_command(
+    ctx: typer.Context,
+    reason: Reason,
+    *,
+    ticket: Ticket = None,
+    dry_run: DryRun = False,
+    plan: PlanDigest = None,
+    wait: Wait = False,
+    wait_at_most: WaitAtMost = None,
+    as_json: Json = False,
+) -> None:
+    """Make the control planes hold what the configuration says; print the plan first."""
+    from dataclasses import replace  # noqa: PLC0415 -- with the next one
+
+    from rotator.control import ApplyRequest  # noqa: PLC0415 -- heavy
+
+    asked = invocation(ctx, as_json=as_json)
+    longest = given_duration(wait_at_most, "--wait-at-most")
+    request = ApplyRequest(reason=reason, ticket=ticket, dry_run=True, plan=plan)
+    daemon = asked.daemon()
+    planned = daemon.apply(request)
+    if not asked.as_json:
+        _print_steps(asked, planned)
+    if dry_run:
+        finish_plan(asked, planned)
+    answer = daemon.apply(replace(request, dry_run=False, plan=plan or planned.get("digest")))
+    finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
+
+
+@app.command("undo")
+def undo_command(
+    ctx: typer.Context,
+    change: Annotated[str, typer.Argument(metavar="CHANGE", help="Its id, as rotator platform changes lists it.")],
+    reason: Reason,
+    *,
+    ticket: Ticket = None,
+    dry_run: DryRun = False,
+    plan: PlanDigest = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also where a document is not as that change left it any more.")
+    ] = False,
+    wait: Wait = False,
+    wait_at_most: WaitAtMost = None,
+    as_json: Json = False,
+) -> None:
+    """Write what was there before a change; print the plan first."""
+    from dataclasses import replace  # noqa: PLC0415 -- with the next one
+
+    from rotator.control import UndoRequest  # noqa: PLC0415 -- heavy
+
+    asked = invocation(ctx, as_json=as_json)
+    longest = given_duration(wait_at_most, "--wait-at-most")
+    request = UndoRequest(change=change, reason=reason, ticket=ticket, dry_run=True, plan=plan, overwrite=overwrite)
+    daemon = asked.daemon()
+    planned = daemon.undo(request)
+    if not asked.as_json:
+        _print_steps(asked, planned)
+        for each in planned.get("differs") or ():
+            typer.echo(f"not as that change left it: {each}", err=True)
+    if dry_run:
+        finish_plan(asked, planned)
+    answer = daemon.undo(replace(request, dry_run=False, plan=plan or planned.get("digest")))
+    finish(asked, daemon, answer, wait=wait or longest is not None, at_most=longest)
+
+
+@app.command("changes")
+def changes_command(ctx: typer.Context, *, as_json: Json = False) -> None:
+    """List the newest changes of the platform's documents, newest first."""
+    asked = invocation(ctx, as_json=as_json)
+    found = (asked.daemon().status().get("platform") or {}).get("changes") or []
+    if asked.as_json:
+        print_json({"changes": found})
+        return
+    for each in found:
+        of = f" of {each['undoes']}" if each.get("undoes") else ""
+        typer.echo(f"{each['id']}  {each['kind']}{of}: {each['documents']} documents, plan {each['plan_sha256']}")
+
+
+def _print_steps(asked: Invocation, planned: Mapping[str, Any]) -> None:
+    """Print what *planned* would write, mesh by mesh, each with its place in the order of writing, and the digest."""
+    from rich.syntax import Syntax  # noqa: PLC0415 -- heavy
+
+    plan = list(planned.get("plan") or ())
+    if not plan:
+        typer.echo("nothing to do: every control plane holds what is wanted")
+        return
+    console = asked.console()
+    for domain in dict.fromkeys(each.get("trust_domain") for each in plan):
+        typer.echo(f"# the mesh of {domain}")
+        for number, each in enumerate(plan, start=1):
+            if each.get("trust_domain") != domain:
+                continue
+            typer.echo(f"\n{number}. {each.get('what')}")
+            if console.is_terminal:
+                console.print(Syntax(str(each.get("diff", "")), "diff"))
+            else:
+                typer.echo(each.get("diff", ""))
+    typer.echo(f"\nplan {planned.get('digest')}")

@@ -38,6 +38,8 @@ class Operation(StrEnum):
     RESUME = "Resume"
     ROLLBACK = "Rollback"
     ADOPT = "Adopt"
+    APPLY = "Apply"
+    UNDO = "Undo"
 
 
 class RequestPhase(StrEnum):

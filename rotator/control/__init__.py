@@ -11,6 +11,7 @@ from rotator.control.client import ControlClient
 from rotator.control.cluster import ClusterClient
 from rotator.control.requests import (
     AdoptRequest,
+    ApplyRequest,
     ApproveRequest,
     Operations,
     Order,
@@ -22,6 +23,7 @@ from rotator.control.requests import (
     Rights,
     RollbackRequest,
     RotateRequest,
+    UndoRequest,
 )
 from rotator.control.server import ControlServer
 
@@ -30,6 +32,7 @@ Daemon = ControlClient | ClusterClient
 
 __all__ = [
     "AdoptRequest",
+    "ApplyRequest",
     "ApproveRequest",
     "ClusterClient",
     "ControlClient",
@@ -45,4 +48,5 @@ __all__ = [
     "Rights",
     "RollbackRequest",
     "RotateRequest",
+    "UndoRequest",
 ]

@@ -21,11 +21,13 @@ from typing import Any, ClassVar, cast
 from rotator.clock import SystemClock
 from rotator.control.requests import (
     AdoptRequest,
+    ApplyRequest,
     ApproveRequest,
     PauseRequest,
     RejectRequest,
     RollbackRequest,
     RotateRequest,
+    UndoRequest,
 )
 from rotator.control.wire import LARGEST_ANSWER, BrokenLine, raise_error, reachable, read_line, write_line
 from rotator.core.window import written
@@ -76,6 +78,14 @@ class ControlClient:
     def adopt(self, request: AdoptRequest) -> dict[str, Any]:
         """Lead a mesh from now on, or only plan it."""
         return cast("dict[str, Any]", self._ask("adopt", **dataclasses.asdict(request)))
+
+    def apply(self, request: ApplyRequest) -> dict[str, Any]:
+        """Write the platform's documents, or only plan it."""
+        return cast("dict[str, Any]", self._ask("apply", **dataclasses.asdict(request)))
+
+    def undo(self, request: UndoRequest) -> dict[str, Any]:
+        """Take a change of the platform's documents back, or only plan it."""
+        return cast("dict[str, Any]", self._ask("undo", **dataclasses.asdict(request)))
 
     def request(self, request_id: str) -> dict[str, Any]:
         """Return where one request stands."""

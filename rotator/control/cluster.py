@@ -29,6 +29,7 @@ from rotator.cluster.people import (
 )
 from rotator.control.requests import (
     AdoptRequest,
+    ApplyRequest,
     ApproveRequest,
     Order,
     PauseRequest,
@@ -36,6 +37,7 @@ from rotator.control.requests import (
     ResumeRequest,
     RollbackRequest,
     RotateRequest,
+    UndoRequest,
 )
 from rotator.control.spelling import spec_of
 from rotator.core.model import SubjectName
@@ -88,6 +90,14 @@ class ClusterClient:
 
     def adopt(self, request: AdoptRequest) -> dict[str, Any]:
         """Lead a mesh from now on, or only plan it."""
+        return self._ask(request)
+
+    def apply(self, request: ApplyRequest) -> dict[str, Any]:
+        """Write the platform's documents, or only plan it."""
+        return self._ask(request)
+
+    def undo(self, request: UndoRequest) -> dict[str, Any]:
+        """Take a change of the platform's documents back, or only plan it."""
         return self._ask(request)
 
     def approve(self, request: ApproveRequest) -> dict[str, Any]:
@@ -213,6 +223,8 @@ class ClusterClient:
             "request": view,
             "found": status.get("found"),
             "interrupts": status.get("interrupts"),
+            "digest": status.get("digest"),
+            "differs": list(status.get("differs", ())),
         }
 
     def _read(self, name: str) -> JSON:

@@ -21,6 +21,7 @@ from rotator.core.approval import Operation
 from rotator.core.model import SubjectName
 from rotator.durations import parse_duration, parse_moment
 from rotator.errors import ConfigError
+from rotator.platform.documents import PLATFORM
 
 LONGEST_TEXT: Final = 1000
 LONGEST_NAME: Final = 255
@@ -167,7 +168,48 @@ class AdoptRequest:
         return Right.EMERGENCY if self.accept_interruption is not None else Right.OPERATE
 
 
-Order = RotateRequest | PauseRequest | ResumeRequest | RollbackRequest | AdoptRequest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyRequest:
+    """Write the platform's documents as the configuration says."""
+
+    operation: ClassVar[Operation] = Operation.APPLY
+    subject: SubjectName = PLATFORM
+    reason: str
+    ticket: str | None = None
+    dry_run: bool = False
+    """Answer with the plan and change nothing."""
+    plan: str | None = None
+    """Digest of the plan that was shown; another one by now is refused. None: whatever the plan is when it is asked."""
+
+    @property
+    def right(self) -> Right:
+        """Return the right that this takes."""
+        return Right.READ if self.dry_run else Right.OPERATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndoRequest:
+    """Write the platform's documents as they were before a change."""
+
+    operation: ClassVar[Operation] = Operation.UNDO
+    subject: SubjectName = PLATFORM
+    change: str
+    """The id of the change."""
+    reason: str
+    ticket: str | None = None
+    dry_run: bool = False
+    plan: str | None = None
+    """As for `ApplyRequest`."""
+    overwrite: bool = False
+    """Also where a document is not as that change left it: what was done to it since is lost."""
+
+    @property
+    def right(self) -> Right:
+        """Return the right that this takes."""
+        return Right.READ if self.dry_run else Right.OPERATE
+
+
+Order = RotateRequest | PauseRequest | ResumeRequest | RollbackRequest | AdoptRequest | ApplyRequest | UndoRequest
 """Everything that a person may have the daemon do."""
 
 
@@ -257,6 +299,27 @@ class Orders(Protocol):
         ...
 
 
+class PlatformOrders(Protocol):
+    """What a person may have done to the platform's documents. Each raises `rotator.errors` where it refuses."""
+
+    def apply(self, request: ApplyRequest, person: Person) -> Mapping[str, Any]:
+        """
+        Open the change that writes what the configuration says, or only plan it.
+
+        As `Orders.rotate`; each step of ``plan`` has also ``trust_domain``, ``mesh``, ``kind``, ``name``, ``stage``
+        and ``diff``, and the answer has ``digest``.
+        """
+        ...
+
+    def undo(self, request: UndoRequest, person: Person) -> Mapping[str, Any]:
+        """
+        Open the change that takes another one back, or only plan it.
+
+        As `apply`, and ``differs``: the documents that are not as the other change left them, in words.
+        """
+        ...
+
+
 class Words(Protocol):
     """What people say of what others ask. Each raises `rotator.errors` where it refuses."""
 
@@ -277,7 +340,7 @@ class Refusals(Protocol):
         ...
 
 
-class Operations(Views, Orders, Words, Refusals, Protocol):
+class Operations(Views, Orders, PlatformOrders, Words, Refusals, Protocol):
     """Everything the control socket can do; the engine gives it."""
 
 
@@ -415,3 +478,36 @@ def only_horizon(fields: Mapping[str, object]) -> timedelta:
 def no_fields(fields: Mapping[str, object]) -> None:
     """Raise `ConfigError` if *fields* holds anything."""
     _only(fields)
+
+
+def apply_request(fields: Mapping[str, object]) -> ApplyRequest:
+    """Return the request in *fields*; raise `ConfigError` if there is none."""
+    _only(fields, *(field.name for field in dataclasses.fields(ApplyRequest)))
+    return ApplyRequest(
+        subject=_the_platform(fields),
+        reason=_text(fields, "reason", LONGEST_TEXT),
+        ticket=_text(fields, "ticket", LONGEST_NAME, may_lack=True) or None,
+        dry_run=_flag(fields, "dry_run"),
+        plan=_text(fields, "plan", LONGEST_NAME, may_lack=True) or None,
+    )
+
+
+def undo_request(fields: Mapping[str, object]) -> UndoRequest:
+    """Return the request in *fields*; raise `ConfigError` if there is none."""
+    _only(fields, *(field.name for field in dataclasses.fields(UndoRequest)))
+    return UndoRequest(
+        subject=_the_platform(fields),
+        change=_text(fields, "change", LONGEST_NAME),
+        reason=_text(fields, "reason", LONGEST_TEXT),
+        ticket=_text(fields, "ticket", LONGEST_NAME, may_lack=True) or None,
+        dry_run=_flag(fields, "dry_run"),
+        plan=_text(fields, "plan", LONGEST_NAME, may_lack=True) or None,
+        overwrite=_flag(fields, "overwrite"),
+    )
+
+
+def _the_platform(fields: Mapping[str, object]) -> SubjectName:
+    """Return the one subject that the platform's operations have."""
+    if fields.get("subject", PLATFORM) != PLATFORM:
+        raise ConfigError(f"subject: found another name; allowed {PLATFORM}; do name it, or leave it out")
+    return PLATFORM

@@ -35,6 +35,7 @@ from rotator.control.requests import (
     Right,
     Rights,
     adopt_request,
+    apply_request,
     approve_request,
     no_fields,
     only_horizon,
@@ -43,6 +44,7 @@ from rotator.control.requests import (
     reject_request,
     rollback_request,
     rotate_request,
+    undo_request,
 )
 from rotator.control.wire import LARGEST_REQUEST, BrokenLine, error_content, reachable, read_line, write_line
 from rotator.core.model import SubjectName
@@ -338,6 +340,14 @@ class ControlServer:
                 adopt = adopt_request(fields)
                 require(adopt.right)
                 return operations.adopt(adopt, person)
+            case "apply":
+                apply = apply_request(fields)
+                require(apply.right)
+                return operations.apply(apply, person)
+            case "undo":
+                undo = undo_request(fields)
+                require(undo.right)
+                return operations.undo(undo, person)
             case "approve":
                 approve = approve_request(fields)
                 require(Right.APPROVE)

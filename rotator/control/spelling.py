@@ -19,10 +19,12 @@ from rotator.control.requests import (
     PauseRequest,
     RotateRequest,
     adopt_request,
+    apply_request,
     pause_request,
     resume_request,
     rollback_request,
     rotate_request,
+    undo_request,
 )
 from rotator.core.approval import Operation
 from rotator.durations import moment_text
@@ -34,6 +36,8 @@ READERS: Final[Mapping[Operation, Callable[[Mapping[str, object]], Order]]] = {
     Operation.RESUME: resume_request,
     Operation.ROLLBACK: rollback_request,
     Operation.ADOPT: adopt_request,
+    Operation.APPLY: apply_request,
+    Operation.UNDO: undo_request,
 }
 """How the fields of each operation are read; each raises `ConfigError`."""
 

@@ -44,6 +44,8 @@ class AlertKind(StrEnum):
     RECEIVER_FAILING = "receiver_failing"
     SWEEP_SILENT = "sweep_silent"
     HTTP_CERTIFICATE = "http_certificate"
+    PLATFORM_DRIFTED = "platform_drifted"
+    PLATFORM_HELD = "platform_held"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,5 +190,15 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "The HTTP service cannot show what is published for it.",
         "warning: for `overdue_after`; it goes on with the certificate before",
         "http-certificate",
+    ),
+    AlertKind.PLATFORM_DRIFTED: _means(
+        "Somebody else changed a document of the platform that rotator applied, or opened one of its services.",
+        "warning: at the next look (`platform.drift.look_every`); critical: where somebody may be let in who was not",
+        "platform-drifted",
+    ),
+    AlertKind.PLATFORM_HELD: _means(
+        "A change of the platform has begun and not ended.",
+        "warning: 15 minutes after it began",
+        "platform-held",
     ),
 }

@@ -27,6 +27,10 @@ class Operation(StrEnum):
     RESUME = "resume"
     ROLLBACK = "rollback"
     ADOPT = "adopt"
+    APPLY = "apply"
+    """Write the platform's documents as the configuration says."""
+    UNDO = "undo"
+    """Write the platform's documents as they were before a change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,12 @@ class EventType(StrEnum):
     REFUSED = "refused"
     SCALED = "scaled"
     """Another number of members was wanted of a workload, for the time of its roll or back."""
+    APPLIED = "applied"
+    """One document of the platform was written, or removed, as somebody asked."""
+    UNDONE = "undone"
+    """One document of the platform was written, or removed, as it was before a change."""
+    PUT_BACK = "put_back"
+    """One document of the platform that somebody else changed was written again as it was applied last."""
     DRIFTED = "drifted"
     """Somebody else changed, replaced or removed what was published; what rotator does about it has its own records."""
 

@@ -36,6 +36,8 @@ class SubjectKind(StrEnum):
     CERTIFICATE = "certificate"
     TRUST_DOMAIN = "trust_domain"
     TOKEN = "token"  # noqa: S105 -- a kind of subject, not a secret
+    PLATFORM = "platform"
+    """The documents that say who may call what, as one subject."""
 
 
 class Severity(StrEnum):

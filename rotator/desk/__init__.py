@@ -24,6 +24,7 @@ import structlog
 
 from rotator.control import (
     AdoptRequest,
+    ApplyRequest,
     ApproveRequest,
     Order,
     PauseRequest,
@@ -33,6 +34,7 @@ from rotator.control import (
     Right,
     RollbackRequest,
     RotateRequest,
+    UndoRequest,
 )
 from rotator.core.approval import ApprovalPolicy, Requirement
 from rotator.core.event import Commitment
@@ -45,6 +47,7 @@ from rotator.desk.asking import (
     is_urgent,
     order_of,
     order_text,
+    pinned,
     standing,
     subjects_of,
 )
@@ -53,6 +56,7 @@ from rotator.desk.carrying import Carrier, kind_of
 from rotator.engine import status
 from rotator.engine.engine import Engine
 from rotator.errors import ConfigError, Denied, Rejected, RotatorError
+from rotator.platform.changes import Plan
 from rotator.ports import Request, Requests, RequestState, Rotation
 from rotator.telemetry import LogEvent
 
@@ -63,6 +67,9 @@ DENIED_ONCE_IN = timedelta(minutes=1)
 
 NOBODY = SubjectName("rotator")
 """The subject of records about requests that name none of the configuration."""
+
+_NOTHING = Plan().digest
+"""Of a plan that writes nothing, and so opens nothing."""
 
 _UNKNOWN = "nobody can be known here, and approval.allow_unattributed does not let that pass"
 _SHORTEST_ID = 6
@@ -123,6 +130,7 @@ class Desk:
             "workloads": status.workloads(self._engine),
             "alerts": status.alerts(self._engine),
             "watched": status.watched(self._engine),
+            "platform": status.platform(self._engine),
         }
 
     def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:
@@ -170,6 +178,14 @@ class Desk:
         """Open the rotation by which a mesh comes to run on a CA of rotator's, or only plan it."""
         return self.ask(request, person)
 
+    def apply(self, request: ApplyRequest, person: Person) -> Mapping[str, Any]:
+        """Open the change that writes the platform's documents, or only plan it."""
+        return self.ask(request, person)
+
+    def undo(self, request: UndoRequest, person: Person) -> Mapping[str, Any]:
+        """Open the change that takes another one back, or only plan it."""
+        return self.ask(request, person)
+
     def ask(
         self, order: Order, person: Person, *, request_id: str | None = None, kubernetes: str | None = None
     ) -> dict[str, Any]:
@@ -199,6 +215,7 @@ class Desk:
             raise
         if order.dry_run:
             return _answer(plan)
+        order = pinned(order, plan.get("digest"))
         with self._turn:
             if not person.known and not self._approval().allow_unattributed:
                 for target in targets:
@@ -377,6 +394,8 @@ class Desk:
                 return [under_way.id if under_way is not None else asked.rotation_id(name_of(target))]
             case RollbackRequest():
                 return [under_way.id] if under_way is not None else []
+            case ApplyRequest() | UndoRequest() if order.plan != _NOTHING:
+                return [asked.rotation_id(name_of(target))]
             case _:
                 return []
 
@@ -505,6 +524,7 @@ class Desk:
             "approvals_given": len(row.approved_by),
             "rotations": list(row.rotations),
             "outcome": row.outcome,
+            "plan": order.plan if isinstance(order, ApplyRequest | UndoRequest) else None,
         }
 
 

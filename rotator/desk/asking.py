@@ -18,12 +18,13 @@ from typing import Any, Final
 
 from rotator.control import (
     AdoptRequest,
+    ApplyRequest,
     Order,
     PauseRequest,
     Person,
     ResumeRequest,
-    RollbackRequest,
     RotateRequest,
+    UndoRequest,
 )
 from rotator.control.spelling import READERS
 from rotator.core.approval import Operation
@@ -119,6 +120,13 @@ def again(row: Request) -> Asked:
     return Asked(id=row.id, kubernetes=row.kubernetes, row=row)
 
 
+def pinned(order: Order, digest: str | None) -> Order:
+    """Return *order* for the plan of *digest* if it names none itself: what is approved is what is done."""
+    if isinstance(order, ApplyRequest | UndoRequest) and order.plan is None:
+        return replace(order, plan=digest)
+    return order
+
+
 def order_text(order: Order) -> str:
     """Return *order* as the journal keeps it, without anybody's words."""
     kept = {key: value for key, value in asdict(order).items() if key not in _WORDS}
@@ -142,7 +150,7 @@ def subjects_of(order: Order) -> Sequence[SubjectName]:
     match order:
         case RotateRequest():
             return order.subjects
-        case PauseRequest() | ResumeRequest() | RollbackRequest() | AdoptRequest():
+        case _:
             return (order.subject,)
 
 

@@ -37,6 +37,9 @@ _TIDY_EVERY: Final = timedelta(hours=1)
 MOST_SHOWN: Final = 200
 """Of a request for a whole fleet a status lists no more: an object has room for about a megabyte."""
 
+MOST_DIFFED: Final = 400_000
+"""Characters of diffs in one status: an object has room for about a megabyte."""
+
 _REFUSES: Final = (ConfigError, Rejected, Denied)
 """What is an answer; everything else is trouble of the moment, and is tried again at the next look."""
 
@@ -187,9 +190,9 @@ class Board:
     def _status(self, posted: PostedObject) -> dict[str, Any]:
         seen = self._seen[posted.uid]
         told = {
-            "plan": [
-                {"subject": each["subject"], "what": each["what"]} for each in seen.answer.get("plan", ())[:MOST_SHOWN]
-            ],
+            "plan": _plan(seen.answer.get("plan", ())[:MOST_SHOWN]),
+            "digest": seen.answer.get("digest"),
+            "differs": list(seen.answer.get("differs", ()))[:MOST_SHOWN],
             "refused": [dict(each) for each in seen.answer.get("refused", ())[:MOST_SHOWN]],
             "found": seen.answer.get("found"),
             "interrupts": seen.answer.get("interrupts"),
@@ -282,6 +285,18 @@ class Board:
         removed = self._objects.tidy(now - self.kept)
         if removed:
             log.info(LogEvent.REQUESTS_TIDIED, count=removed)
+
+
+def _plan(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return *steps* as a status has room for them: diffs are left out where an object could not hold them."""
+    room, shown = MOST_DIFFED, []
+    for step in steps:
+        one = {key: str(step[key]) for key in ("subject", "what", "trust_domain", "mesh") if key in step}
+        if "diff" in step:
+            room -= len(step["diff"])
+            one["diff"] = step["diff"] if room >= 0 else "left out: ask on the machine, or render it"
+        shown.append(one)
+    return shown
 
 
 def _person(posted: PostedObject, key: str, guarded: datetime | None) -> Person:

@@ -22,13 +22,13 @@ from rotator.core.model import SubjectName
 from rotator.desk.asking import Asked, Signed
 from rotator.engine.engine import Engine
 from rotator.engine.recorder import Scribe
-from rotator.engine.targets import CertificateTarget, DomainTarget
-from rotator.ports import Hold, Request, Rotation
+from rotator.engine.targets import CertificateTarget, DomainTarget, PlatformTarget
+from rotator.ports import AppliedDocument, Hold, PlatformChange, Request, Rotation
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
 
-Target = CertificateTarget | DomainTarget
+Target = CertificateTarget | DomainTarget | PlatformTarget
 Draft = Callable[[Signed], Request]
 """Makes the request's row from the commitments of the transaction that saves it."""
 
@@ -70,8 +70,13 @@ class Book:
         exceptions: Sequence[Exceptional] = (),
         closes: Rotation | None = None,
         draft: Draft | None = None,
+        change: PlatformChange | None = None,
     ) -> None:
-        """Write *rows*, the request's own row and what was asked, by whom and why, in one transaction."""
+        """
+        Write *rows*, the request's own row and what was asked, by whom and why, in one transaction.
+
+        *change* is what a rotation of the platform writes.
+        """
         recorder = self._engine.recorder
         recorder.fence()
         saved: list[Rotation | Hold] = []
@@ -89,6 +94,8 @@ class Book:
                     )
                 transaction.save(final)
                 saved.append(final)
+            if change is not None:
+                transaction.save(change)
             if closes is not None:
                 ended = self.scribe(target, closes).event(
                     EventType.FAILED, result="superseded", reason="a person's request took its place"
@@ -151,6 +158,39 @@ class Book:
                 transaction.save(draft(signed))
         self._engine.memory.release(name_of(target))
         self._engine.pool.kick(target.id)
+
+    def nothing_to_do(
+        self, target: Target, asked: Asked, known: Sequence[AppliedDocument], draft: Draft | None
+    ) -> None:
+        """
+        Write down a request for what is so already, and who asked.
+
+        *known* is what stands as it was asked for, and is looked after from now on.
+        """
+        recorder = self._engine.recorder
+        recorder.fence()
+        with self.writing(target), recorder.journal.transaction() as transaction:
+            signed = asked.sign(transaction)
+            for each in known:
+                transaction.save(each)
+            event = self.scribe(target, None).event(
+                EventType.INTENT,
+                result="nothing to do",
+                corroboration=Corroboration(kubernetes=asked.kubernetes),
+                detail={"request": asked.id},
+            )
+            transaction.append(
+                replace(
+                    event,
+                    id=asked.record_id("nothing to do", event.subject),
+                    requested_by=signed.by,
+                    approved_by=asked.approved_by,
+                    reason_commitment=signed.reason,
+                    trigger=Trigger.REQUEST,
+                )
+            )
+            if draft is not None:
+                transaction.save(draft(signed))
 
     def begun(self, asked: Asked, draft: Draft) -> Request:
         """Write down a request that is carried out in several transactions, and return it."""
@@ -260,7 +300,13 @@ class Book:
 
     def scribe(self, target: Target, rotation: Rotation | None) -> Scribe:
         """Return the writer of the target's events."""
-        identity = f"spiffe://{target.name}" if isinstance(target, DomainTarget) else target.certificate.identity
+        match target:
+            case DomainTarget():
+                identity: str | None = f"spiffe://{target.name}"
+            case CertificateTarget():
+                identity = target.certificate.identity
+            case PlatformTarget():
+                identity = None
         return Scribe(clock=self._engine.clock, subject=name_of(target), rotation=rotation, spiffe_id=identity)
 
     def _plain(self, subject: SubjectName) -> Scribe:

@@ -19,7 +19,16 @@ from typing import Any, Final, assert_never
 
 import structlog
 
-from rotator.control import AdoptRequest, Order, PauseRequest, ResumeRequest, RollbackRequest, RotateRequest
+from rotator.control import (
+    AdoptRequest,
+    ApplyRequest,
+    Order,
+    PauseRequest,
+    ResumeRequest,
+    RollbackRequest,
+    RotateRequest,
+    UndoRequest,
+)
 from rotator.core.event import EventType, Trigger
 from rotator.core.model import IntentKind, SubjectKind, SubjectName, TrustDomainName
 from rotator.desk.asking import Asked
@@ -27,13 +36,16 @@ from rotator.desk.book import Book, Draft, Exceptional, Target, name_of
 from rotator.engine import status
 from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
-from rotator.engine.targets import CertificateTarget, DomainTarget
+from rotator.engine.targets import CertificateTarget, DomainTarget, PlatformTarget
 from rotator.errors import ConfigError, Rejected, Unavailable
-from rotator.ports import Adoption, Hold, Rotation, RotationState
+from rotator.platform.changes import ChangeKind, Plan, shown
+from rotator.platform.documents import PLATFORM
+from rotator.ports import Adoption, Hold, PlatformChange, Rotation, RotationState
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
 
+_STALE: Final = "the plan has changed since it was shown: the control plane or the configuration has; look at it again"
 _NOT_ROLLED_BACK: Final = "{} is a certificate: only a trust domain's CA rotation is rolled back"
 
 
@@ -62,6 +74,8 @@ class Carrier:
         match order:
             case RotateRequest():
                 names = self._everything() if order.everything else order.subjects
+            case ApplyRequest() | UndoRequest():
+                return [self._platform()]
             case PauseRequest() | ResumeRequest() | RollbackRequest() | AdoptRequest():
                 names = (order.subject,)
             case other:
@@ -84,6 +98,7 @@ class Carrier:
                 plan = [
                     _step(name_of(target), sentence)
                     for target in targets
+                    if not isinstance(target, PlatformTarget)
                     for sentence in status.rotation_plan(self._engine, target, compromised=order.compromised)
                 ]
                 return {"plan": plan}
@@ -108,6 +123,11 @@ class Carrier:
                 return {"plan": []}
             case ResumeRequest():
                 return {"plan": []}
+            case ApplyRequest() | UndoRequest():
+                self._engine.recorder.settle_doubt()
+                change, differs = self._change(order, self._platform())
+                rows = [{"subject": PLATFORM, "at": None, "why": "asked for", **each} for each in shown(change.plan)]
+                return {"plan": rows, "digest": change.plan.digest, "differs": differs}
             case other:
                 assert_never(other)
 
@@ -124,6 +144,8 @@ class Carrier:
                 return None if order.until > self._engine.clock.now() else "the moment until which to pause has passed"
             case ResumeRequest():
                 return None
+            case ApplyRequest() | UndoRequest():
+                return self._no_change(order)
             case other:
                 assert_never(other)
 
@@ -157,6 +179,8 @@ class Carrier:
                 was_paused = self._engine.memory.hold(name_of(target)) is not None
                 self._book.released(target, asked, draft=draft)
                 return Carried(said={"subject": name_of(target), "was_paused": was_paused})
+            case ApplyRequest() | UndoRequest():
+                return self._open_change(order, asked, draft)
             case other:
                 assert_never(other)
 
@@ -317,6 +341,81 @@ class Carrier:
         )
         return rotation
 
+    # --- the platform -----------------------------------------------------------------------------------------------
+
+    def _platform(self) -> PlatformTarget:
+        found = self._engine.fleet.platform
+        if found is None:
+            raise ConfigError("the configuration says nothing under platform: there is nothing to apply")
+        return found
+
+    def _change(self, order: ApplyRequest | UndoRequest, target: PlatformTarget) -> tuple[PlatformChange, list[str]]:
+        """Return what *order* would write as things stand now, and in words what is not as an undone change left it."""
+        match order:
+            case ApplyRequest():
+                plan = self._engine.platform.planned(target)
+                return PlatformChange(id="", kind=ChangeKind.APPLY, plan=plan), []
+            case UndoRequest():
+                undone = self._engine.recorder.journal.platform_change(order.change)
+                if undone is None:
+                    raise Rejected("no change of the platform has that id: rotator platform changes lists them")
+                plan, differing = self._engine.platform.undoing(target, undone)
+                change = PlatformChange(id="", kind=ChangeKind.UNDO, plan=plan, undoes=undone.id)
+                return change, [each.in_words for each in differing]
+            case other:
+                assert_never(other)
+
+    def _no_change(self, order: ApplyRequest | UndoRequest) -> str | None:
+        under_way = self._engine.memory.open_rotation(PLATFORM)
+        if under_way is not None:
+            return f"change {under_way.id} is under way already: wait for it"
+        change, differs = self._change(order, self._platform())
+        if order.plan is not None and order.plan != change.plan.digest:
+            return _STALE
+        if isinstance(order, UndoRequest) and differs and not order.overwrite:
+            return (
+                f"not as that change left it: {', '.join(differs)}; look at the plan, and say --overwrite if it may go"
+            )
+        return None
+
+    def _open_change(self, order: ApplyRequest | UndoRequest, asked: Asked, draft: Draft | None) -> Carried:
+        """Open the rotation that writes what the plan says, if it says anything."""
+        target = self._platform()
+        found, _ = self._change(order, target)
+        plan: Plan = found.plan
+        if order.plan is not None and order.plan != plan.digest:
+            return Carried(refused=_STALE)
+        if not plan.steps:
+            known = self._engine.platform.found_applied(target) if isinstance(order, ApplyRequest) else ()
+            self._book.nothing_to_do(target, asked, known, draft)
+            return Carried(said={"nothing_to_do": True})
+        rotation = Rotation(
+            id=asked.rotation_id(PLATFORM),
+            subject=PLATFORM,
+            kind=SubjectKind.PLATFORM,
+            intent=IntentKind.ROLL_BACK if isinstance(order, UndoRequest) else IntentKind.ROTATE,
+            trigger=Trigger.REQUEST,
+            state=RotationState.OPEN,
+            opened_at=self._engine.clock.now(),
+            ticket=order.ticket,
+        )
+        detail: dict[str, str | int | bool] = {
+            "intent": found.kind.value,
+            "step": f"to {found.kind.value} a change of the platform",
+            "steps": len(plan.steps),
+            "plan_sha256": plan.digest,
+        }
+        if order.ticket is not None:
+            detail["ticket"] = order.ticket
+        if isinstance(order, UndoRequest):
+            detail |= {"undoes": order.change, "overwrites": order.overwrite}
+        change = replace(found, id=rotation.id)
+        self._book.note(
+            EventType.INTENT, target, asked, [rotation], detail, rotation=rotation, draft=draft, change=change
+        )
+        log.info(LogEvent.REQUEST_RECEIVED, subject=PLATFORM, rotation_id=rotation.id)
+        return Carried(rotation=rotation)
+
     # --- pieces -----------------------------------------------------------------------------------------------------
 
     def _everything(self) -> tuple[SubjectName, ...]:
@@ -357,7 +456,13 @@ def _step(subject: SubjectName, sentence: str) -> dict[str, Any]:
 
 def kind_of(target: Target) -> SubjectKind:
     """Return what kind of subject *target* is."""
-    return SubjectKind.TRUST_DOMAIN if isinstance(target, DomainTarget) else SubjectKind.CERTIFICATE
+    match target:
+        case DomainTarget():
+            return SubjectKind.TRUST_DOMAIN
+        case CertificateTarget():
+            return SubjectKind.CERTIFICATE
+        case PlatformTarget():
+            return SubjectKind.PLATFORM
 
 
 def _skipped(asked: Asked) -> list[Exceptional]:

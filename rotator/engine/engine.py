@@ -1,5 +1,5 @@
 """
-The engine: one fleet, one sweep, three kinds of targets.
+The engine: one fleet, one sweep, four kinds of targets.
 
 Rules that must stay true here:
 
@@ -34,6 +34,7 @@ from rotator.engine.locks import Locks
 from rotator.engine.memory import Memory
 from rotator.engine.meshes import Meshes
 from rotator.engine.observe import Confirmations
+from rotator.engine.platform import PlatformReconciler
 from rotator.engine.recorder import EventSpool, Recorder, Scribe
 from rotator.engine.recovery import Recovery
 from rotator.engine.roll_reconciler import RollReconciler
@@ -106,6 +107,7 @@ class Engine:
             confirmations=self.confirmations,
             wave=self._wave,
         )
+        self.platform = PlatformReconciler(recorder=self.recorder, locks=self._locks)
         self.pool = Pool(clock=clock, threads=threads, visit=self.visit, failed=self._failed)
         self.fleet_alerts = FleetAlerts(
             policy=alert_policy or AlertPolicy(),
@@ -129,6 +131,7 @@ class Engine:
             threads=AT_ONCE if threads else 0,
         )
         self.alerting.watch(self.watcher.alerts, self.watcher.has_seen)
+        self.alerting.watch(self.platform.alerts, self._has_seen_platform)
         self._loading = threading.Lock()
         self._started = False
 
@@ -192,6 +195,10 @@ class Engine:
     def _begun_before(self, kind: AlertKind, subject: SubjectName) -> datetime | None:
         return self.alerting.begun_before(kind, subject)
 
+    def _has_seen_platform(self, subject: SubjectName) -> bool:
+        """Return whether the platform was looked at since the start, if *subject* is it and it is looked after."""
+        return self.fleet.platform is None or subject != self.fleet.platform.name or self.platform.has_seen()
+
     def _has_seen(self, subject: SubjectName) -> bool:
         """Return whether *subject* has been looked at since the start, or is none of this fleet's."""
         fleet = self.fleet
@@ -214,6 +221,8 @@ class Engine:
                 look = self.authorities.reconcile(fleet, fleet.domains[TrustDomainName(name)])
                 self._kick_followers(fleet, TrustDomainName(name))
                 return look
+            case "platform" if fleet.platform is not None:
+                return self.platform.reconcile(fleet.platform)
             case "certificate":
                 certificate = fleet.certificates[SubjectName(name)]
                 before = self.memory.open_rotation(certificate.name)
@@ -272,4 +281,5 @@ def target_ids(fleet: Fleet) -> tuple[TargetId, ...]:
         *(each.id for each in fleet.domains.values()),
         *(each.id for each in fleet.certificates.values()),
         *(each.id for each in fleet.workloads.values()),
+        *([fleet.platform.id] if fleet.platform is not None else []),
     )

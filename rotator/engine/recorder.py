@@ -90,10 +90,17 @@ class Recorder:
             raise InvariantBroken(14, "the lease is lost, so this process must not change the world any more")
 
     def write(
-        self, rows: Sequence[Row] = (), events: Sequence[Event] = (), *, safety_line: datetime | None = None
+        self,
+        rows: Sequence[Row] = (),
+        events: Sequence[Event] = (),
+        *,
+        safety_line: datetime | None = None,
+        also: Callable[[Transaction], None] | None = None,
     ) -> bool:
         """
         Commit *rows* and *events* together; return False if they had to be spooled.
+
+        *also* writes into the same transaction what the working set does not hold; nothing of it is ever spooled.
 
         Raises:
             JournalError: If they cannot be committed and the subject is not past *safety_line*.
@@ -106,6 +113,8 @@ class Recorder:
             with self.journal.transaction() as transaction:
                 for row in rows:
                     transaction.save(row)
+                if also is not None:
+                    also(transaction)
                 for event in events:
                     transaction.append(event)
         except JournalError:

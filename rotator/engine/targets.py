@@ -9,7 +9,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NewType
@@ -19,6 +19,9 @@ from rotator.core.model import KeyType, ManagedCertificate, SubjectName, TrustDo
 from rotator.core.order import Part
 from rotator.core.rollout import RolloutPolicy
 from rotator.core.window import LeafPolicy
+from rotator.platform.documents import PLATFORM, Address, Document
+from rotator.platform.drift import Drift
+from rotator.platform.model import OnDrift
 from rotator.ports import (
     Authorities,
     Drainer,
@@ -26,6 +29,7 @@ from rotator.ports import (
     LeafStore,
     LongTasks,
     Mesh,
+    MeshDocuments,
     ParentRevocation,
     Probe,
     Surging,
@@ -33,7 +37,8 @@ from rotator.ports import (
 )
 
 TargetId = NewType("TargetId", str)
-"""``certificate:NAME``, ``trust_domain:NAME`` or ``workload:NAME``: the key of a lock and of a place in the queue."""
+"""``certificate:NAME``, ``trust_domain:NAME``, ``workload:NAME`` or ``platform:platform``: the key of a lock, and of a
+place in the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +115,38 @@ class WorkloadTarget:
         return TargetId(f"workload:{self.name}")
 
 
+def _nothing_foreign(
+    _domain: TrustDomainName, _own: Sequence[Document], _others: Sequence[Document]
+) -> tuple[Drift, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformTarget:
+    """Every document that says who may call what, on every control plane."""
+
+    wanted: Mapping[Address, Document]
+    """As the configuration says; written only when somebody asks."""
+    places: Mapping[TrustDomainName, MeshDocuments]
+    meshes: Mapping[TrustDomainName, str]
+    on_drift: OnDrift = OnDrift.TELL
+    look_every: timedelta = timedelta(minutes=1)
+    settle: timedelta = timedelta(seconds=15)
+    """How long a write may take to be sent to every proxy, and their acknowledgements to be seen."""
+    foreign: Callable[[TrustDomainName, Sequence[Document], Sequence[Document]], Sequence[Drift]] = _nothing_foreign
+    """Tells which documents of others (the last) open a service of the configuration beside rotator's own."""
+
+    @property
+    def id(self) -> TargetId:
+        """Return the lock and queue key."""
+        return TargetId(f"platform:{PLATFORM}")
+
+    @property
+    def name(self) -> SubjectName:
+        """Return the subject of its changes."""
+        return PLATFORM
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """Everything one daemon looks after; replaced as a whole when the configuration is loaded again."""
@@ -119,6 +156,7 @@ class Fleet:
     certificates: Mapping[SubjectName, CertificateTarget] = field(default_factory=dict)
     domains: Mapping[TrustDomainName, DomainTarget] = field(default_factory=dict)
     workloads: Mapping[SubjectName, WorkloadTarget] = field(default_factory=dict)
+    platform: PlatformTarget | None = None
 
     def relying_on(self, domain: TrustDomainName) -> tuple[CertificateTarget, ...]:
         """Return the certificates whose bundle holds *domain*, its own leaves' owners included."""

@@ -45,6 +45,7 @@ from rotator.ports.lease import Claiming, Lease, LeaseClaim
 from rotator.ports.ledger import CheckpointSigner, Ledger, SignedCheckpoints
 from rotator.ports.mesh import Adoption, Mesh, MeshView
 from rotator.ports.notifying import Message, Notice, Notifier, Receiver
+from rotator.ports.platform import AppliedDocument, MeshDocuments, PlatformChange, PlatformMemory, SeenDocument
 from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
 from rotator.ports.time import Clock
 from rotator.ports.tracing import Attribute, Line, Reading, Span
@@ -53,6 +54,7 @@ from rotator.ports.workloads import Drainer, Surging, Workloads
 
 __all__ = [
     "Adoption",
+    "AppliedDocument",
     "Attribute",
     "Authorities",
     "AuthorityOrder",
@@ -80,12 +82,15 @@ __all__ = [
     "Line",
     "LongTasks",
     "Mesh",
+    "MeshDocuments",
     "MeshView",
     "Message",
     "Notice",
     "Notifier",
     "ParentRevocation",
     "PauseBook",
+    "PlatformChange",
+    "PlatformMemory",
     "PostedObject",
     "PreparedAuthority",
     "Probe",
@@ -100,6 +105,7 @@ __all__ = [
     "RotationState",
     "RunHistory",
     "RunningTasks",
+    "SeenDocument",
     "Severity",
     "Sighting",
     "Sightings",

@@ -24,6 +24,7 @@ from rotator.core.model import (
     TrustDomainName,
 )
 from rotator.ports.asking import Request
+from rotator.ports.platform import AppliedDocument, PlatformChange, PlatformMemory
 
 
 class RotationState(StrEnum):
@@ -150,16 +151,19 @@ class StandingAlert:
 class Transaction(Protocol):
     """Journal rows and ledger entries that become true together, or not at all."""
 
-    def save(self, row: Rotation | Issuance | Hold | Sighting | Request | StandingAlert) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id, key)."""
+    def save(
+        self,
+        row: Rotation | Issuance | Hold | Sighting | Request | StandingAlert | AppliedDocument | PlatformChange,
+    ) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id, key, address, id)."""
         ...
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
         ...
 
-    def forget(self, row: Sighting | StandingAlert) -> None:
-        """Remove the sighting of one party, or one alert."""
+    def forget(self, row: Sighting | StandingAlert | AppliedDocument) -> None:
+        """Remove the sighting of one party, one alert, or one applied document."""
         ...
 
     def append(self, event: Event) -> int:
@@ -191,7 +195,7 @@ class StandingAlerts(Protocol):
         ...
 
 
-class Journal(Sightings, StandingAlerts, Protocol):
+class Journal(Sightings, StandingAlerts, PlatformMemory, Protocol):
     """The memory of intents. Raises `JournalError` when it cannot be read or written."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:

@@ -17,8 +17,8 @@ from pydantic import Field
 from rotator.settings.keys import Keys
 from rotator.settings.values import Name, OpenText, PositiveDuration
 
-OperationWord = Literal["rotate", "pause", "resume", "rollback", "adopt"]
-KindWord = Literal["certificate", "trust_domain"]
+OperationWord = Literal["rotate", "pause", "resume", "rollback", "adopt", "apply", "undo"]
+KindWord = Literal["certificate", "trust_domain", "platform"]
 
 
 class ApprovalRuleSettings(Keys):
@@ -27,10 +27,10 @@ class ApprovalRuleSettings(Keys):
     name: Name
     """What status and records call it."""
     subjects: tuple[OpenText, ...] | Literal["all"] = "all"
-    """Names of certificates and trust domains it is for; * stands for anything."""
-    kinds: tuple[KindWord, ...] = ("certificate", "trust_domain")
+    """Names of certificates and trust domains it is for, or platform; * stands for anything."""
+    kinds: tuple[KindWord, ...] = ("certificate", "trust_domain", "platform")
     """Kinds of subjects it is for."""
-    operations: tuple[OperationWord, ...] = ("rotate", "rollback", "adopt", "pause")
+    operations: tuple[OperationWord, ...] = ("rotate", "rollback", "adopt", "pause", "apply", "undo")
     """What it is for."""
     approvals: int = Field(default=1, ge=1, le=10, strict=True)
     """How many people beside the one who asks have to agree."""

@@ -22,6 +22,7 @@ from typing import Final
 
 from rotator.core.model import AtDeadline
 from rotator.core.window import written
+from rotator.platform.documents import PLATFORM
 from rotator.redaction import names_secret
 from rotator.settings.airflow_checks import check_airflow
 from rotator.settings.document import Document, Place
@@ -492,7 +493,7 @@ def _calendar(settings: Settings, document: Document) -> None:
 
 
 def _approval(settings: Settings, document: Document) -> None:
-    known = {*settings.certificates, *settings.trust_domains}
+    known = {*settings.certificates, *settings.trust_domains, *([PLATFORM] if settings.platform is not None else [])}
     names: set[str] = set()
     for at, rule in enumerate(settings.approval.rules):
         place: Place = ("approval", "rules", at)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 from rotator.core.window import written
+from rotator.platform.documents import PLATFORM
 from rotator.settings.document import Document, Place
 from rotator.settings.model import Settings
 from rotator.settings.notifying import NotifyReceiver, credential_files
@@ -33,6 +34,7 @@ def check_notify(settings: Settings, document: Document) -> None:
         *settings.watch,
         "ledger",
         "rotator",
+        *([PLATFORM] if settings.platform is not None else []),
     }
     known |= {receiver.name for receiver in settings.alerts.notify}
     for at, receiver in enumerate(settings.alerts.notify):

@@ -210,6 +210,8 @@ class PlatformSettings(Keys):
     """What is called, by name."""
     permissions: Mapping[Name, PermissionSettings] = Field(default_factory=dict)
     """Who may call what, by name; nobody else may."""
+    settle: PositiveDuration = timedelta(seconds=15)
+    """How long a write may take until proxies have it and their acknowledgements show; then they are waited for."""
     drift: DriftSettings = DriftSettings()
     """What is done about changes by others."""
     telemetry: CollectorSettings | None = None

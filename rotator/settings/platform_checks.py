@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from rotator.platform.documents import PLATFORM
 from rotator.platform.model import Component
 from rotator.settings.document import Document, Place
 from rotator.settings.model import Settings
@@ -28,6 +29,13 @@ def check_platform(settings: Settings, document: Document) -> None:
     wanted = settings.platform
     if wanted is None:
         return
+    for key in ("certificates", "trust_domains", "workloads"):
+        if PLATFORM in getattr(settings, key):
+            document.refuse(
+                (key, PLATFORM),
+                f"found the name {PLATFORM}; allowed any other where there is a platform; do choose another name: "
+                "requests and records of the platform go by that one",
+            )
     for name, environment in wanted.environments.items():
         place: Place = ("platform", "environments", name, "trust_domain")
         domain = settings.trust_domains.get(environment.trust_domain)

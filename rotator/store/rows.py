@@ -9,6 +9,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,11 +19,15 @@ from rotator.core.alert_kinds import AlertKind
 from rotator.core.approval import Operation
 from rotator.core.event import Commitment, Trigger
 from rotator.core.model import IntentKind, IssuerId, Serial, Severity, SubjectKind, SubjectName, TrustDomainName
+from rotator.platform.changes import ChangeKind, Plan, steps_in, steps_text
+from rotator.platform.documents import address_in, address_json, document_in, document_json, json_of
 from rotator.ports import (
+    AppliedDocument,
     Hold,
     Issuance,
     IssuanceKind,
     IssuanceState,
+    PlatformChange,
     Request,
     RequestState,
     Rotation,
@@ -248,4 +253,43 @@ def to_standing_alert(row: Row) -> StandingAlert:
         at=to_moment(row.at),
         record_id=row.record_id,
         told=frozenset(row.told.split("\n")) - {""},
+    )
+
+
+def from_platform_change(change: PlatformChange) -> dict[str, object]:
+    """Return the columns of *change*."""
+    return {
+        "id": change.id,
+        "kind": change.kind.value,
+        "undoes": change.undoes,
+        "steps": steps_text(change.plan.steps),
+    }
+
+
+def to_platform_change(row: Row) -> PlatformChange:
+    """Return the change in *row*. Raises `ValueError` for what this version cannot read."""
+    return PlatformChange(id=row.id, kind=ChangeKind(row.kind), undoes=row.undoes, plan=Plan(steps=steps_in(row.steps)))
+
+
+def from_applied_document(applied: AppliedDocument) -> dict[str, object]:
+    """Return the columns of *applied*."""
+    return {
+        "address": json_of(address_json(applied.document.address)),
+        "content": json_of(document_json(applied.document)),
+        "stood_sha256": applied.stood_sha256,
+        "change": applied.change,
+        "applied_at": from_moment(applied.at),
+    }
+
+
+def to_applied_document(row: Row) -> AppliedDocument:
+    """Return the applied document in *row*. Raises `ValueError` for what this version cannot read."""
+    try:
+        document = document_in(address_in(json.loads(row.address)), json.loads(row.content))
+    except (KeyError, TypeError) as e:
+        raise ValueError("an applied document is not readable") from e
+    if document is None:
+        raise ValueError("an applied document has no content")
+    return AppliedDocument(
+        document=document, stood_sha256=row.stood_sha256, change=row.change, at=to_moment(row.applied_at)
     )

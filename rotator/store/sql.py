@@ -26,11 +26,14 @@ from rotator.core.model import SubjectKind, SubjectName, TrustDomainName
 from rotator.errors import InvariantBroken, JournalError, LedgerTampered
 from rotator.evidence.merkle import leaf_hash
 from rotator.evidence.record import encode
+from rotator.platform.documents import address_json, json_of
 from rotator.ports import (
+    AppliedDocument,
     Hold,
     Issuance,
     IssuanceState,
     LeaseClaim,
+    PlatformChange,
     Request,
     RequestState,
     Rotation,
@@ -48,6 +51,8 @@ from rotator.store.tables import (
     is_up_to_date,
     issuances,
     ledger,
+    platform_changes,
+    platform_documents,
     reports,
     requests,
     rotations,
@@ -110,6 +115,10 @@ class _Statements:
         self.alert = upsert(standing_alerts.c.key)
         over = standing_alerts.c.key == sa.bindparam("name")
         self.forget_alert = _Statement(standing_alerts.delete().where(over), dialect)
+        self.change = upsert(platform_changes.c.id)
+        self.applied = upsert(platform_documents.c.address)
+        removed = platform_documents.c.address == sa.bindparam("name")
+        self.forget_applied = _Statement(platform_documents.delete().where(removed), dialect)
         self.find = _Statement(sa.select(ledger.c.seq).where(ledger.c.id == sa.bindparam("name")), dialect)
         self.last = _Statement(_LAST, dialect)
         self.append = _Statement(ledger.insert(), dialect)
@@ -138,8 +147,11 @@ class SQLTransaction:
         """Return the number of the next record, None if this transaction did not need to know."""
         return self._next
 
-    def save(self, row: Rotation | Issuance | Hold | Sighting | Request | StandingAlert) -> None:
-        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id, key)."""
+    def save(
+        self,
+        row: Rotation | Issuance | Hold | Sighting | Request | StandingAlert | AppliedDocument | PlatformChange,
+    ) -> None:
+        """Insert or replace one row by its key (id, spki_sha256, subject, subject with party, id, key, address, id)."""
         match row:
             case Rotation():
                 self._execute(self._statements.rotation, rows.from_rotation(row))
@@ -153,18 +165,25 @@ class SQLTransaction:
                 self._execute(self._statements.request, rows.from_request(row))
             case StandingAlert():
                 self._execute(self._statements.alert, rows.from_standing_alert(row))
+            case AppliedDocument():
+                self._execute(self._statements.applied, rows.from_applied_document(row))
+            case PlatformChange():
+                self._execute(self._statements.change, rows.from_platform_change(row))
 
     def release(self, subject: SubjectName) -> None:
         """Remove the hold on *subject*."""
         self._execute(self._statements.release, {"name": subject})
 
-    def forget(self, row: Sighting | StandingAlert) -> None:
-        """Remove the sighting of one party, or one alert."""
+    def forget(self, row: Sighting | StandingAlert | AppliedDocument) -> None:
+        """Remove the sighting of one party, one alert, or one applied document."""
         match row:
             case Sighting():
                 self._execute(self._statements.forget, {"subject": row.subject, "party": row.party})
             case StandingAlert():
                 self._execute(self._statements.forget_alert, {"name": row.key})
+            case AppliedDocument():
+                address = json_of(address_json(row.document.address))
+                self._execute(self._statements.forget_applied, {"name": address})
 
     def append(self, event: Event) -> int:
         """
@@ -369,6 +388,27 @@ class SQLStore:
         query = sa.select(standing_alerts).order_by(standing_alerts.c.key)
         with reading(self._engine, "read alerts") as connection, _readable("an alert"):
             return tuple(rows.to_standing_alert(row) for row in connection.execute(query))
+
+    # --- the platform -----------------------------------------------------------------------------------------------
+
+    def applied_documents(self) -> tuple[AppliedDocument, ...]:
+        """Return every document of the platform that was applied and not removed, by address."""
+        query = sa.select(platform_documents).order_by(platform_documents.c.address)
+        with reading(self._engine, "read applied documents") as connection, _readable("an applied document"):
+            return tuple(rows.to_applied_document(row) for row in connection.execute(query))
+
+    def platform_change(self, change_id: str) -> PlatformChange | None:
+        """Return one change of the platform, None if it is not known."""
+        query = sa.select(platform_changes).where(platform_changes.c.id == change_id)
+        with reading(self._engine, "read a change") as connection, _readable("a change"):
+            row = connection.execute(query).one_or_none()
+            return None if row is None else rows.to_platform_change(row)
+
+    def last_platform_changes(self, count: int) -> tuple[PlatformChange, ...]:
+        """Return the newest *count* changes of the platform, newest first."""
+        query = sa.select(platform_changes).order_by(platform_changes.c.ordinal.desc()).limit(count)
+        with reading(self._engine, "read changes") as connection, _readable("a change"):
+            return tuple(rows.to_platform_change(row) for row in connection.execute(query))
 
     def last_generation(self, trust_domain: TrustDomainName) -> int:
         """Return the highest generation number ever used for *trust_domain*, 0 for none."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rotator.errors import ConfigError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # SQLite gives row numbers to "INTEGER PRIMARY KEY" alone.
 _Ordinal = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -132,6 +132,30 @@ standing_alerts = sa.Table(
     sa.Column("told", sa.Text, nullable=False),
 )
 
+# What one change of the platform writes; who asked for it and how it stands is in the rotation of the same id.
+platform_changes = sa.Table(
+    "platform_changes",
+    metadata,
+    sa.Column("ordinal", _Ordinal, sa.Identity(), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("undoes", sa.Text),
+    # Every document before and after, as JSON: what it takes to undo it.
+    sa.Column("steps", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# The platform's documents as they were applied last: what drift is judged by.
+platform_documents = sa.Table(
+    "platform_documents",
+    metadata,
+    sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("stood_sha256", sa.Text, nullable=False),
+    sa.Column("change", sa.Text, nullable=False),
+    sa.Column("applied_at", sa.BigInteger, nullable=False),
+)
+
 # One row: who leads now. A transaction of an older term is refused (law 14).
 terms = sa.Table(
     "terms",
@@ -223,6 +247,7 @@ MIGRATIONS: dict[int, tuple[str | sa.Table, ...]] = {
     4: (standing_alerts,),
     5: (terms, signed),
     6: (reports,),
+    7: (platform_changes, platform_documents),
 }
 """Statements, and tables to make, that lead from the version before to the one named; version 1 is made whole."""
 

@@ -119,6 +119,9 @@ class FaultyJournal:
         self.last_generation = inner.last_generation
         self.sightings = inner.sightings
         self.standing_alerts = inner.standing_alerts
+        self.applied_documents = inner.applied_documents
+        self.platform_change = inner.platform_change
+        self.last_platform_changes = inner.last_platform_changes
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from rotator.control import (
     AdoptRequest,
+    ApplyRequest,
     ApproveRequest,
     PauseRequest,
     Person,
@@ -24,6 +25,7 @@ from rotator.control import (
     Right,
     RollbackRequest,
     RotateRequest,
+    UndoRequest,
 )
 from rotator.core.model import SubjectName
 from rotator.durations import moment_text
@@ -31,6 +33,17 @@ from rotator.durations import moment_text
 PLAN = [
     {"subject": "web", "at": None, "what": "issue web anew", "why": "asked for"},
     {"subject": "web", "at": None, "what": "wait for proof", "why": "asked for"},
+]
+
+
+CHANGE = [
+    {
+        "subject": "platform",
+        "trust_domain": "mesh.prod",
+        "mesh": "default",
+        "what": "create MeshTrafficPermission rotator-ledger in mesh default",
+        "diff": "+type: MeshTrafficPermission",
+    }
 ]
 
 
@@ -109,6 +122,26 @@ class FakeOperations:
             "waiting_on": [],
             "found": "the builtin CA of backend ca-1",
             "interrupts": None,
+        }
+
+    def apply(self, request: ApplyRequest, person: Person) -> Mapping[str, Any]:
+        """Open one change of the platform."""
+        return self._changed(request, person)
+
+    def undo(self, request: UndoRequest, person: Person) -> Mapping[str, Any]:
+        """Open the change that takes another back."""
+        return self._changed(request, person)
+
+    def _changed(self, request: ApplyRequest | UndoRequest, person: Person) -> Mapping[str, Any]:
+        self._note(request, person)
+        opened = [] if request.dry_run or self.refused else [{"id": "r-1", "subject": "platform", "kind": "platform"}]
+        return {
+            "plan": CHANGE,
+            "digest": "5" * 64,
+            "differs": [],
+            "rotations": opened,
+            "refused": self.refused,
+            "waiting_on": [],
         }
 
     def request(self, request_id: str) -> Mapping[str, Any]:

@@ -186,8 +186,14 @@ def _request_definition() -> JSON:
             *_belongs("compromised", Operation.ROTATE),
             *_belongs("pastSafetyLine", Operation.PAUSE),
             *_belongs("acceptInterruption", Operation.ADOPT),
-            *_belongs("dryRun", Operation.ROTATE, Operation.ADOPT),
-            *_belongs("ticket", Operation.ROTATE, Operation.ADOPT),
+            *_belongs("dryRun", Operation.ROTATE, Operation.ADOPT, Operation.APPLY, Operation.UNDO),
+            *_belongs("ticket", Operation.ROTATE, Operation.ADOPT, Operation.APPLY, Operation.UNDO),
+            *_belongs("plan", Operation.APPLY, Operation.UNDO),
+            *_belongs("overwrite", Operation.UNDO),
+            {
+                "rule": f"has(self.change) == (self.operation == '{Operation.UNDO}')",
+                "message": "undo, and only undo, names a change",
+            },
             {
                 "rule": "!(has(self.compromised) && self.compromised) ? !has(self.confirm) : (has(self.confirm) && "
                 "has(self.subjects) && self.subjects.size() == 1 && self.confirm == self.subjects[0])",
@@ -202,7 +208,7 @@ def _request_definition() -> JSON:
                 "maxItems": MOST_SUBJECTS,
                 "x-kubernetes-list-type": "set",
                 "items": name,
-                "description": "Names of certificates and trust domains in rotator's configuration.",
+                "description": "Names of certificates and trust domains in rotator's configuration, or platform.",
             },
             "everything": {"type": "boolean", "description": "Every certificate and trust domain."},
             "requestedBy": {**name, "description": "Your own name, as `kubectl auth whoami` says it."},
@@ -217,6 +223,12 @@ def _request_definition() -> JSON:
             "acceptInterruption": {
                 **text,
                 "description": "Why an adoption may interrupt what its plan says it interrupts.",
+            },
+            "plan": {**name, "description": "Digest of the plan of the platform that was shown; another is refused."},
+            "change": {**name, "description": "Which change of the platform is undone."},
+            "overwrite": {
+                "type": "boolean",
+                "description": "Undo also where a document is not as that change left it.",
             },
         },
     }
@@ -250,9 +262,17 @@ def _request_status() -> JSON:
                 "maxItems": _MOST_ROTATIONS,
                 "items": {
                     "type": "object",
-                    "properties": {"subject": {"type": "string"}, "what": {"type": "string"}},
+                    "properties": {
+                        "subject": {"type": "string"},
+                        "what": {"type": "string"},
+                        "trust_domain": {"type": "string"},
+                        "mesh": {"type": "string"},
+                        "diff": {"type": "string", "description": "What it changes in a document, as unified diff."},
+                    },
                 },
             },
+            "digest": {"type": "string", "description": "Of the plan of the platform: what is approved is this."},
+            "differs": {**names, "description": "What is not as the change that is to be undone left it."},
             "rotations": {
                 "type": "array",
                 "maxItems": _MOST_ROTATIONS,

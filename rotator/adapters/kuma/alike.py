@@ -34,6 +34,11 @@ def covers(kind: Kind, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> b
     return _covers(found, wanted, drops_empty=kind is Kind.MESH)
 
 
+def says(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether *found*, a policy's spec as the server gives it, says all that *wanted* says, and only adds."""
+    return _covers(found, wanted, drops_empty=False)
+
+
 def digest(*parts: object) -> str:
     """Return a short digest of JSON values; the order of keys makes no difference."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=dict)

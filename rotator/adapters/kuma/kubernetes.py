@@ -263,7 +263,12 @@ def managers_of(kind: Kind, found: Mapping[str, Any]) -> frozenset[str]:
     Hands that wrote it once do not count. What ``kubectl apply`` wrote counts as long as the manifest that was applied
     last still names it: the next run would write it again.
     """
-    metadata, written = found.get("metadata") or {}, _WRITTEN[kind]
+    return keepers_of(found, _WRITTEN[kind])
+
+
+def keepers_of(found: Mapping[str, Any], written: tuple[str, ...]) -> frozenset[str]:
+    """Return whose tools keep applying what stands at the path *written* of *found*, or something in it."""
+    metadata = found.get("metadata") or {}
     owners = set()
     for entry in metadata.get("managedFields") or ():
         manager = str(entry.get("manager") or "")

@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rotator.adapters.kuma.documents import PLURALS, SEEN_EVERYWHERE
 from rotator.adapters.kuma.naming import trust_name
 from rotator.adapters.kuma.slots import MESH_LABEL, SECRET_TYPE, slot_names
 from rotator.cluster.rbac import Account, bound_policy, own_requests, quoted
 from rotator.cluster.rights import Confined, Rights, Rule, rule
+from rotator.platform.resources import PREFIX
 
 _KUMA: Final = "kuma.io"
+_VERSION: Final = "v1alpha1"
 
 
 def rbac_rules(mesh: str, namespace: str, *, read_secrets: Sequence[str] = (), adopt: Sequence[str] = ()) -> Rights:
@@ -44,6 +47,35 @@ def rbac_rules(mesh: str, namespace: str, *, read_secrets: Sequence[str] = (), a
             )
         },
         confined=(Confined(namespace=namespace, resource="secrets", names=slot_names(mesh), type=SECRET_TYPE),),
+    )
+
+
+def platform_rights(namespace: str) -> Rights:
+    """
+    Return the rules that rotator needs for the platform's documents on the control plane that lives in *namespace*.
+
+    Their names follow the configuration, so an admission policy holds them to how rotator's own begin; permissions of
+    others are read in every namespace, because one there may open a service too.
+    """
+    return Rights(
+        cluster=tuple(rule(PLURALS[kind], "list", group=_KUMA) for kind in sorted(SEEN_EVERYWHERE)),
+        namespaces={
+            namespace: tuple(
+                rule(plural, "get", "list", "create", "update", "delete", group=_KUMA)
+                for plural in sorted(PLURALS.values())
+            )
+        },
+        confined=tuple(
+            Confined(
+                namespace=namespace,
+                resource=plural,
+                group=_KUMA,
+                version=_VERSION,
+                patterns=(f"{PREFIX}[a-z0-9.-]*",),
+                operations=("CREATE", "UPDATE", "DELETE"),
+            )
+            for plural in sorted(PLURALS.values())
+        ),
     )
 
 
@@ -83,7 +115,7 @@ def admission_policy(
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
                 "resourceRules": [
                     _watched("", "v1", "secrets"),
-                    _watched(_KUMA, "v1alpha1", "meshidentities", "meshtrusts"),
+                    _watched(_KUMA, _VERSION, "meshidentities", "meshtrusts"),
                 ],
             },
             "matchConditions": conditions,
