@@ -410,7 +410,9 @@ def test_a_store_of_the_first_schema_is_led_on(url: str, open_store: OpenStore) 
         connection.exec_driver_sql("DROP TABLE sightings")
         for column in ("may_interrupt", "approved_by", "kubernetes"):
             connection.exec_driver_sql(f"ALTER TABLE rotations DROP COLUMN {column}")
-        for table in ("requests", "standing_alerts", "terms", "signed", "reports"):
+        for table in (
+            "requests", "standing_alerts", "terms", "signed", "reports", "platform_changes", "platform_documents"
+        ):  # fmt: skip
             connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.execute(schema_version.update().values(version=1))
     led_on = open_store(url)
