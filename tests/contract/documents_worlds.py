@@ -36,10 +36,14 @@ AT = TrustDomainName("mesh.prod")
 class DocumentsWorld(Protocol):
     """One mesh."""
 
-    documents: MeshDocuments
     mesh: str
 
-    def by_hand(self, document: Document) -> None:
+    @property
+    def documents(self) -> MeshDocuments:
+        """Return its documents."""
+        ...
+
+    def edited(self, document: Document) -> None:
         """Write *document* as somebody else, whole."""
         ...
 
@@ -56,7 +60,7 @@ class InMemory:
     def __init__(self) -> None:
         self.documents = MemoryDocuments(AT, self.mesh)
 
-    def by_hand(self, document: Document) -> None:
+    def edited(self, document: Document) -> None:
         """Write as somebody else."""
         self.documents.put(document)
 
@@ -81,7 +85,7 @@ class OverHTTP:
         )
         self._api = ControlPlaneAPI(endpoint)
 
-    def by_hand(self, document: Document) -> None:
+    def edited(self, document: Document) -> None:
         """Write as somebody else."""
         self._api.put(self._path(document.address), universal(document.resource), doing="writing by hand")
 
@@ -113,7 +117,7 @@ class InCluster(ClusterWorld):
             lambda: api, lambda: plane, trust_domain=AT, mesh=self.mesh, namespace=self._namespace
         )
 
-    def by_hand(self, document: Document) -> None:
+    def edited(self, document: Document) -> None:
         """Write as somebody else, as ``kubectl edit`` does."""
         self.write(kubernetes_object(document.resource, namespace=self._namespace), manager="kubectl-edit")
 

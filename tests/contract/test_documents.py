@@ -90,7 +90,7 @@ def test_law_14_a_write_carries_what_was_seen(world: DocumentsWorld) -> None:
     second = world.documents.write(permission(world, "scheduler"), first)
     with pytest.raises(Conflict):
         world.documents.write(permission(world, "worker"), first)
-    world.by_hand(permission(world, "mallory"))
+    world.edited(permission(world, "mallory"))
     with pytest.raises(Conflict):
         world.documents.write(permission(world, "worker"), second)
     with pytest.raises(Conflict):
@@ -116,7 +116,7 @@ def test_a_document_is_replaced_as_a_whole(world: DocumentsWorld) -> None:
     world.documents.write(wanted, None)
     refusing = [{"default": {**wanted.spec["rules"][0]["default"], "deny": [SPIFFE_OF_ANOTHER]}}]
     edited = replace(wanted, spec={**wanted.spec, "rules": refusing}, labels={**OURS, "added": "by-hand"})
-    world.by_hand(edited)
+    world.edited(edited)
     (seen,) = world.documents.listed().values()
     assert edited == seen.document
     assert wanted == world.documents.write(wanted, seen).document
@@ -129,7 +129,7 @@ def test_documents_of_others_are_seen_and_left_alone(world: DocumentsWorld) -> N
     theirs = permission(world, "worker", name="allow-all", ours=False)
     nameless = permission(world, "worker", name="rotator-like", ours=False)
     for each in (theirs, nameless):
-        world.by_hand(each)
+        world.edited(each)
     listed = world.documents.listed()
     assert {theirs.address, nameless.address} == set(listed)
     for seen in listed.values():
@@ -174,9 +174,9 @@ def test_everything_that_is_rendered_is_taken(world: DocumentsWorld) -> None:
         world.documents.write(each, None)
     standing = world.documents.listed()
     assert wanted == {address: each.document for address, each in standing.items() if each.document.is_rotators}
-    for each in standing.values():
-        if each.document.is_rotators:
-            world.documents.remove(each)
+    for seen in standing.values():
+        if seen.document.is_rotators:
+            world.documents.remove(seen)
     assert [] == [each for each in world.documents.listed().values() if each.document.is_rotators]
 
 
