@@ -17,7 +17,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from rotator.core.model import TrustDomainName
-from rotator.platform.model import Component, MeshModel, Platform, Service
+from rotator.platform.model import Component, Platform, Service
+from rotator.platform.permission_documents import Destination, selects
 from rotator.platform.permissions import callers
 from rotator.platform.reach import Reach, reach
 from rotator.platform.rendering import rendered
@@ -26,15 +27,16 @@ from rotator.platform.resources import (
     ENVIRONMENT,
     MESH_HTTP_ROUTE,
     MESH_TCP_ROUTE,
-    MESH_TRAFFIC_PERMISSION,
     Resource,
 )
 from rotator.platform.routes import backend, front
-from rotator.platform.verdict import Called, Caller, Verdict, entries, selects, verdict
+from rotator.platform.verdict import SERVICE_TAG, Caller, called, documents, entries, seen, verdict
 
 _ASKS_THE_API_SERVER: Final = frozenset(
     {Component.WORKER, Component.TASK, Component.DAG_PROCESSOR, Component.TRIGGERER}
 )
+Documents = tuple[Mapping[str, Any], ...]
+
 _STRANGER: Final = "rotator-stranger"
 """Whom no configuration names: stands for everybody else."""
 
@@ -182,44 +184,43 @@ def _airflow(platform: Platform) -> Iterator[Finding]:
 
 
 def _judged(
-    platform: Platform, at: TrustDomainName, documents: Sequence[Resource], dataplanes: Sequence[Resource]
+    platform: Platform, at: TrustDomainName, found: Sequence[Resource], dataplanes: Sequence[Resource]
 ) -> Iterator[Finding]:
-    """Yield where *documents* and the configuration differ in what they let through, and where they lead."""
+    """Yield where the documents *found* and the configuration differ in what they let through, and where they lead."""
     services = [each for each in platform.services if each.environment.trust_domain == at]
-    policies = {
-        mesh: [each for each in documents if each.kind == MESH_TRAFFIC_PERMISSION and each.mesh == mesh]
+    judged = {
+        mesh: documents(each for each in found if each.mesh == mesh)
         for mesh in dict.fromkeys(each.environment.mesh for each in services)
     }
-    seen = {each.qualified: _seen(each, dataplanes) for each in services}
+    proxies = {each.qualified: _proxies(each, dataplanes) for each in services}
     for pair in reach(platform):
-        if pair.service.qualified in seen and pair.caller.environment.mesh == pair.service.environment.mesh:
-            yield from _pair(pair, policies[pair.service.environment.mesh], seen[pair.service.qualified])
+        mesh = pair.service.environment.mesh
+        if pair.service.qualified in proxies and pair.caller.environment.mesh == mesh:
+            yield from _pair(pair, judged[mesh], proxies[pair.service.qualified])
     for service in services:
-        yield from _strangers(platform, service, policies[service.environment.mesh], seen[service.qualified])
-        yield from _misrouted(service, services, documents)
+        yield from _strangers(platform, service, judged[service.environment.mesh], proxies[service.qualified])
+        yield from _misrouted(service, services, found)
 
 
-def _seen(service: Service, dataplanes: Sequence[Resource]) -> tuple[Called, ...]:
-    known = Called.of(service)
+def _proxies(service: Service, dataplanes: Sequence[Resource]) -> tuple[Destination, ...]:
     found = tuple(
-        Called(labels=each.labels, tags=known.tags, complete=True)
+        seen(service, each)
         for each in dataplanes
-        if each.kind == DATAPLANE and service.place.labels().items() <= each.labels.items()
+        if each.kind == DATAPLANE
+        and each.mesh == service.environment.mesh
+        and service.place.labels().items() <= each.labels.items()
     )
-    return found or (known,)
+    return found or (called(service),)
 
 
-def _decided(policies: Sequence[Resource], caller: Caller, seen: Sequence[Called], model: MeshModel) -> list[Verdict]:
-    return [verdict(policies, caller, each, model) for each in seen]
-
-
-def _pair(pair: Reach, policies: Sequence[Resource], seen: Sequence[Called]) -> Iterator[Finding]:
-    said = _decided(policies, Caller.of(pair.caller), seen, pair.service.environment.model)
-    through = next((each for each in said if each.allowed), None)
-    refused = next((each for each in said if not each.allowed), None)
+def _pair(pair: Reach, judged: Documents, proxies: Sequence[Destination]) -> Iterator[Finding]:
+    caller, model = Caller.of(pair.caller), pair.service.environment.model
+    said = [verdict(judged, caller, each, model) for each in proxies]
+    through = next((each for each in said if each.admitted), None)
+    refused = next((each for each in said if not each.admitted), None)
     who, what = pair.caller.in_words, pair.service.in_words
     if pair.allowed and refused is not None:
-        by = "no permission lets it" if refused.by is None else f"{refused.by} refuses it"
+        by = f"{refused.by[0]} refuses it" if refused.by else "no permission lets it"
         yield Finding(
             kind=FindingKind.REFUSED,
             about=pair.caller.qualified,
@@ -232,32 +233,33 @@ def _pair(pair: Reach, policies: Sequence[Resource], seen: Sequence[Called]) -> 
         yield Finding(
             kind=FindingKind.LEAK if leaks else FindingKind.UNASKED,
             about=pair.service.qualified,
-            what=f"{through.by} lets {who} call {what}: {asked}",
-            mend=f"take MeshTrafficPermission {through.by} out or narrow it, or ask for it in a permission",
+            what=f"{through.by[0]} lets {who} call {what}: {asked}",
+            mend=f"take MeshTrafficPermission {through.by[0]} out or narrow it, or ask for it in a permission",
         )
 
 
 def _strangers(
-    platform: Platform, service: Service, policies: Sequence[Resource], seen: Sequence[Called]
+    platform: Platform, service: Service, judged: Documents, proxies: Sequence[Destination]
 ) -> Iterator[Finding]:
     """Yield who is let in that is no identity of the platform."""
     ids = {each.spiffe_id for each in platform.identities}
     tags = {each.kuma_service for each in platform.identities}
     told: set[str] = set()
-    for policy in policies:
-        if not any(selects(policy, each) for each in seen):
+    for document in judged:
+        name = document["name"]
+        if not any(selects(document, each) for each in proxies):
             continue
-        for entry in entries(policy):
+        for entry in entries(document):
             caller, words = _sample(entry, service)
-            if caller.spiffe_id in ids or caller.tags.get("kuma.io/service") in tags or words in told:
+            if caller.spiffe_id in ids or caller.tags.get(SERVICE_TAG) in tags or words in told:
                 continue
-            if any(each.allowed for each in _decided(policies, caller, seen, service.environment.model)):
+            if any(verdict(judged, caller, each, service.environment.model).admitted for each in proxies):
                 told.add(words)
                 yield Finding(
                     kind=FindingKind.UNASKED,
                     about=service.qualified,
-                    what=f"{policy.name} lets {words} call {service.in_words}: nobody asked for it",
-                    mend=f"take MeshTrafficPermission {policy.name} out or narrow it, or describe who it is for",
+                    what=f"{name} lets {words} call {service.in_words}: nobody asked for it",
+                    mend=f"take MeshTrafficPermission {name} out or narrow it, or describe who it is for",
                 )
 
 
@@ -267,26 +269,26 @@ def _sample(entry: Mapping[str, Any], service: Service) -> tuple[Caller, str]:
     spiffe_id = entry.get("spiffeID") or {}
     value = str(spiffe_id.get("value", ""))
     if spiffe_id.get("type") == "Prefix":
-        whoever = Caller(spiffe_id=f"{value.rstrip('/')}/{_STRANGER}", tags={"kuma.io/service": _STRANGER})
+        whoever = Caller(spiffe_id=f"{value.rstrip('/')}/{_STRANGER}", tags={SERVICE_TAG: _STRANGER})
         return whoever, f"whoever's SPIFFE ID begins with {value}"
     if value:
-        return Caller(spiffe_id=value, tags={"kuma.io/service": _STRANGER}), value
+        return Caller(spiffe_id=value, tags={SERVICE_TAG: _STRANGER}), value
     tags = {str(key): str(each) for key, each in (entry.get("tags") or {}).items()}
     if entry.get("kind") in {"MeshService", "MeshServiceSubset"}:
-        tags["kuma.io/service"] = str(entry.get("name"))
+        tags[SERVICE_TAG] = str(entry.get("name"))
     if tags:
         words = ", ".join(f"{key}={each}" for key, each in sorted(tags.items()))
-        return Caller(spiffe_id=stranger, tags={"kuma.io/service": _STRANGER} | tags), f"whoever has the tags {words}"
-    return Caller(spiffe_id=stranger, tags={"kuma.io/service": _STRANGER}), "everybody in the mesh"
+        return Caller(spiffe_id=stranger, tags={SERVICE_TAG: _STRANGER} | tags), f"whoever has the tags {words}"
+    return Caller(spiffe_id=stranger, tags={SERVICE_TAG: _STRANGER}), "everybody in the mesh"
 
 
-def _misrouted(service: Service, services: Sequence[Service], documents: Iterable[Resource]) -> Iterator[Finding]:
+def _misrouted(service: Service, services: Sequence[Service], found: Iterable[Resource]) -> Iterator[Finding]:
     """Yield where *service*'s hostname leads in its environment, if not to it."""
     if service.hostname is None:
         return
     kind = MESH_HTTP_ROUTE if service.protocol.routed_by_request else MESH_TCP_ROUTE
     led = False
-    for route in documents:
+    for route in found:
         if route.kind not in {MESH_HTTP_ROUTE, MESH_TCP_ROUTE} or route.mesh != service.environment.mesh:
             continue
         labels = (route.spec.get("targetRef") or {}).get("labels") or {}

@@ -5,13 +5,14 @@ Rules that must stay true here:
 
 - Absence is refusal, and a denial wins over every permission.
 - Whom a MeshIdentity has named knows ``rules`` alone; ``from`` is for callers that are told by their tags.
+- Where it cannot be known whether a policy selects the proxy, it counts as selecting it: rather told of than missed.
 - Pure: documents as Kuma's HTTP API spells them in, one decision out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rotator.platform.call import Decision
@@ -32,11 +33,13 @@ class Destination:
     """Its labels, and its tags where labels say nothing."""
     sections: frozenset[str] = frozenset()
     """Names and ports of the inbound that is called."""
+    certain: Callable[[str], bool] = field(default=lambda _: True)
+    """Whether a mark is known to be absent where `marks` has none: a policy that might select the proxy counts."""
 
 
 def permitted(documents: Sequence[JSON], destination: Destination, names: Sequence[str]) -> Decision:
     """Return what *documents* say of a caller with *names* (URIs) in its certificate who calls *destination*."""
-    chosen = _by_priority([each for each in documents if _selects(_get(_spec(each), "targetRef"), destination)])
+    chosen = _by_priority([each for each in documents if selects(each, destination)])
     denied = [_name(each) for each in chosen if any(_holds(match, names) for match in _matches(each, "deny"))]
     if denied:
         return Decision(admitted=False, by=tuple(dict.fromkeys(denied)), denied=True)
@@ -95,13 +98,15 @@ def _by_priority(documents: Sequence[JSON]) -> list[JSON]:
     return sorted(sorted(documents, key=_name, reverse=True), key=strength)
 
 
-def _selects(reference: JSON, destination: Destination) -> bool:
+def selects(document: JSON, destination: Destination) -> bool:
+    """Return whether *document* is for *destination*, so far as nothing that is known speaks against it."""
+    reference = _get(_spec(document), "targetRef")
     kind = str(reference.get("kind", "Mesh"))
     wanted = {str(key): str(value) for key, value in _get(reference, "tags").items()}
     if kind == "Dataplane":
         wanted |= {str(key): str(value) for key, value in _get(reference, "labels").items()}
         known = {destination.name, destination.name.partition(".")[0], destination.marks.get(_DISPLAY_NAME)}
-        if reference.get("name") is not None and reference["name"] not in known:
+        if destination.name and reference.get("name") is not None and reference["name"] not in known:
             return False
         section = reference.get("sectionName")
         if section is not None and destination.sections and str(section) not in destination.sections:
@@ -110,7 +115,10 @@ def _selects(reference: JSON, destination: Destination) -> bool:
         wanted[_SERVICE] = str(reference.get("name", ""))
     elif kind not in {"Mesh", "MeshSubset"}:
         return False
-    return all(destination.marks.get(key) == value for key, value in wanted.items())
+    return all(
+        destination.marks[key] == value if key in destination.marks else not destination.certain(key)
+        for key, value in wanted.items()
+    )
 
 
 def _matches(document: JSON, key: str) -> Iterator[JSON]:

@@ -1,16 +1,10 @@
 """
-What a control plane's MeshTrafficPermissions decide, evaluated as Kuma does, in both of their forms.
+Who is meant by a caller and a called service of the configuration, when documents of a control plane are judged.
 
 Rules that must stay true here:
 
-- Reads documents, whoever wrote them, and knows nothing of how rotator renders its own.
-- With SPIFFE IDs (``rules``): a refusal that matches outweighs everything, then what allows, else it is refused.
-- The older form (``from``): the last entry that matches decides, those of a narrower policy after those of a wider
-  one; among equals the policy whose name sorts first outweighs the others. Nothing that matches: refused.
-- Where it cannot be known whether a policy selects a Dataplane, it counts as selecting it: an opening is rather told
-  of than missed.
-
-Source: Kuma's documentation of policies and of MeshTrafficPermission, 2.14 and 3.0.
+- Kuma's own rules are in `rotator.platform.permission_documents`; here are only the names and labels of ours.
+- In a mesh with SPIFFE IDs a caller is known by that alone, in one with a provided CA by its tags, too.
 """
 
 from __future__ import annotations
@@ -19,13 +13,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from rotator.platform.call import Decision
 from rotator.platform.model import Identity, MeshModel, OnMachines, Service
-from rotator.platform.resources import ENVIRONMENT, MESH_TRAFFIC_PERMISSION, SERVICE, WORKLOAD, Resource
+from rotator.platform.permission_documents import Destination, permitted
+from rotator.platform.resources import (
+    ENVIRONMENT,
+    MESH_TRAFFIC_PERMISSION,
+    SERVICE,
+    WORKLOAD,
+    Resource,
+    universal,
+)
 
-_SERVICE_TAG: Final = "kuma.io/service"
-_WIDER: Final = ("Mesh", "MeshSubset", "MeshService", "MeshServiceSubset", "Dataplane")
-"""Kinds of a target from the widest to the narrowest."""
-_KNOWN: Final = ("k8s.kuma.io/namespace", "k8s.kuma.io/service-account", WORKLOAD, "rotator.io/")
+SERVICE_TAG: Final = "kuma.io/service"
+_CERTAIN: Final = ("k8s.kuma.io/namespace", "k8s.kuma.io/service-account", WORKLOAD, "rotator.io/")
 """Labels that a Dataplane has as the configuration says, or not at all."""
 
 
@@ -39,131 +40,54 @@ class Caller:
     @classmethod
     def of(cls, identity: Identity) -> Caller:
         """Return the caller that *identity* is."""
-        return cls(spiffe_id=identity.spiffe_id, tags={_SERVICE_TAG: identity.kuma_service})
+        return cls(spiffe_id=identity.spiffe_id, tags={SERVICE_TAG: identity.kuma_service})
+
+    def names(self, model: MeshModel) -> tuple[str, ...]:
+        """Return the names that its certificate has in a mesh of *model*."""
+        if model is MeshModel.IDENTITY:
+            return (self.spiffe_id,)
+        return (self.spiffe_id, *(f"kuma://{tag}/{value}" for tag, value in self.tags.items()))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Called:
-    """The Dataplane of a service, as far as it is known."""
-
-    labels: Mapping[str, str]
-    tags: Mapping[str, str]
-    complete: bool = False
-    """Whether *labels* are all that it has, because it was seen."""
-
-    @classmethod
-    def of(cls, service: Service) -> Called:
-        """Return what is known of *service*'s Dataplanes by the configuration."""
-        place, labels = service.place, dict(service.place.labels())
-        if isinstance(place, OnMachines):
-            labels |= {ENVIRONMENT: service.environment.name, SERVICE: service.name}
-        else:
-            # What Kuma makes of it where nothing else names the workload.
-            labels |= {WORKLOAD: place.service_account}
-        return cls(labels=labels, tags={_SERVICE_TAG: service.kuma_service})
+def called(service: Service) -> Destination:
+    """Return *service*'s Dataplanes, as far as the configuration knows them."""
+    place, marks = service.place, dict(service.place.labels())
+    if isinstance(place, OnMachines):
+        marks |= {ENVIRONMENT: service.environment.name, SERVICE: service.name}
+    else:
+        # What Kuma makes of it where nothing else names the workload.
+        marks |= {WORKLOAD: place.service_account}
+    marks[SERVICE_TAG] = service.kuma_service
+    return Destination(name="", marks=marks, certain=lambda key: key.startswith(_CERTAIN))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """Whether a call is let through, and by which policy, if one decided."""
-
-    allowed: bool
-    by: str | None
+def seen(service: Service, dataplane: Resource) -> Destination:
+    """Return the *dataplane* of *service* that was seen."""
+    return Destination(name=dataplane.name, marks={SERVICE_TAG: service.kuma_service, **dataplane.labels})
 
 
-REFUSED: Final = Verdict(allowed=False, by=None)
+def documents(policies: Iterable[Resource]) -> tuple[Mapping[str, Any], ...]:
+    """Return the MeshTrafficPermissions among *policies* as they are judged."""
+    return tuple(universal(each) for each in policies if each.kind == MESH_TRAFFIC_PERMISSION)
 
 
-def verdict(policies: Iterable[Resource], caller: Caller, called: Called, model: MeshModel) -> Verdict:
-    """Return what *policies* decide about a call of *caller* to *called* in a mesh of *model*."""
-    selecting = [each for each in policies if each.kind == MESH_TRAFFIC_PERMISSION and selects(each, called)]
-    if model is MeshModel.IDENTITY:
-        return _by_rules(selecting, caller)
-    return _by_from(selecting, caller)
+def verdict(
+    judged: tuple[Mapping[str, Any], ...], caller: Caller, destination: Destination, model: MeshModel
+) -> Decision:
+    """Return what the *judged* documents decide about a call of *caller* to *destination* in a mesh of *model*."""
+    return permitted(judged, destination, caller.names(model))
 
 
-def selects(policy: Resource, called: Called) -> bool:
-    """Return whether *policy* is for *called*; so far as nothing that is known speaks against it."""
-    target = policy.spec.get("targetRef") or {}
-    kind = target.get("kind", "Mesh")
-    if kind == "Mesh":
-        return True
-    if kind == "MeshService":
-        return target.get("name") in {None, called.tags.get(_SERVICE_TAG)}
-    if kind == "MeshServiceSubset":
-        if target.get("name") not in {None, called.tags.get(_SERVICE_TAG)}:
-            return False
-        return _holds(target.get("tags") or {}, called.tags, complete=False)
-    if kind == "MeshSubset":
-        return _holds(target.get("tags") or {}, called.tags, complete=False)
-    return _holds(target.get("labels") or {}, called.labels, complete=called.complete)
-
-
-def entries(policy: Resource) -> tuple[Mapping[str, Any], ...]:
-    """Return what *policy* lets in: each ``from`` target, and each match of ``rules``, that it allows."""
+def entries(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return what *document* lets in: each ``from`` target, and each match of ``rules``, that it allows."""
+    spec = document.get("spec") or {}
     allowed: list[Mapping[str, Any]] = [
         each.get("targetRef") or {"kind": "Mesh"}
-        for each in policy.spec.get("from") or ()
+        for each in spec.get("from") or ()
         if (each.get("default") or {}).get("action") in {"Allow", "AllowWithShadowDeny"}
     ]
-    for rule in policy.spec.get("rules") or ():
+    for rule in spec.get("rules") or ():
         default = rule.get("default") or {}
         for key in ("allow", "allowWithShadowDeny"):
             allowed += default.get(key) or ()
     return tuple(allowed)
-
-
-def _holds(wanted: Mapping[str, str], given: Mapping[str, str], *, complete: bool) -> bool:
-    """Return whether *given* has what is *wanted*; what it lacks, and might have, counts as had."""
-    return all(
-        given.get(key, None if complete or key.startswith(_KNOWN) else value) == value for key, value in wanted.items()
-    )
-
-
-def _by_rules(policies: list[Resource], caller: Caller) -> Verdict:
-    allowing: str | None = None
-    for policy in policies:
-        for rule in policy.spec.get("rules") or ():
-            default = rule.get("default") or {}
-            if any(_matches(each, caller) for each in default.get("deny") or ()):
-                return Verdict(allowed=False, by=policy.name)
-            for key in ("allow", "allowWithShadowDeny"):
-                if allowing is None and any(_matches(each, caller) for each in default.get(key) or ()):
-                    allowing = policy.name
-    return REFUSED if allowing is None else Verdict(allowed=True, by=allowing)
-
-
-def _matches(match: Mapping[str, Any], caller: Caller) -> bool:
-    spiffe_id = match.get("spiffeID")
-    if not spiffe_id:
-        return True
-    value = str(spiffe_id.get("value", ""))
-    if spiffe_id.get("type") == "Prefix":
-        return caller.spiffe_id.startswith(value if value.endswith("/") else value + "/")
-    return caller.spiffe_id == value
-
-
-def _by_from(policies: list[Resource], caller: Caller) -> Verdict:
-    found = REFUSED
-    for policy in sorted(sorted(policies, key=lambda each: each.name, reverse=True), key=_width):
-        for each in policy.spec.get("from") or ():
-            if _is_from(each.get("targetRef") or {}, caller):
-                action = (each.get("default") or {}).get("action")
-                found = Verdict(allowed=action in {"Allow", "AllowWithShadowDeny"}, by=policy.name)
-    return found
-
-
-def _width(policy: Resource) -> int:
-    kind = (policy.spec.get("targetRef") or {}).get("kind", "Mesh")
-    return _WIDER.index(kind) if kind in _WIDER else len(_WIDER)
-
-
-def _is_from(target: Mapping[str, Any], caller: Caller) -> bool:
-    kind = target.get("kind", "Mesh")
-    if kind == "Mesh":
-        return True
-    named = kind in {"MeshService", "MeshServiceSubset"}
-    if named and target.get("name") != caller.tags.get(_SERVICE_TAG):
-        return False
-    tags = target.get("tags") or {}
-    return all(caller.tags.get(key) == value for key, value in tags.items())

@@ -15,7 +15,7 @@ from rotator.platform.model import Component, MeshModel, Permission, Platform
 from rotator.platform.reach import reach
 from rotator.platform.rendering import rendered
 from rotator.platform.resources import Resource
-from rotator.platform.verdict import Called, Caller, verdict
+from rotator.platform.verdict import Caller, called, documents, verdict
 from tests.platform.platforms import AT, environment, example, identity, service, without_permissions
 
 
@@ -88,7 +88,7 @@ def platforms(draw: st.DrawFn) -> Platform:
 @given(platforms())
 def test_what_is_rendered_lets_exactly_the_configured_pairs_through(platform: Platform) -> None:
     """Evaluated as Kuma does, in both forms; nobody else, and nobody from another environment."""
-    policies = rendered(platform, AT)
+    policies = documents(rendered(platform, AT))
     wanted = {
         (caller.qualified, each.qualified) for permission in platform.permissions for caller, each in permission.pairs()
     }
@@ -96,11 +96,11 @@ def test_what_is_rendered_lets_exactly_the_configured_pairs_through(platform: Pl
         (caller.qualified, each.qualified)
         for caller in platform.identities
         for each in platform.services
-        if verdict(policies, Caller.of(caller), Called.of(each), each.environment.model).allowed
+        if verdict(policies, Caller.of(caller), called(each), each.environment.model).admitted
     }
     stranger = Caller(spiffe_id="spiffe://mesh.prod/ns/elsewhere/sa/default", tags={"kuma.io/service": "elsewhere"})
     assert not any(
-        verdict(policies, stranger, Called.of(each), each.environment.model).allowed for each in platform.services
+        verdict(policies, stranger, called(each), each.environment.model).admitted for each in platform.services
     )
     assert not [each for each in check(platform) if each.grade is Grade.BROKEN]
 
@@ -187,7 +187,7 @@ def test_a_policy_for_other_dataplanes_opens_nothing() -> None:
             kind="Dataplane",
             mesh="default",
             name=each.qualified.replace("/", "-"),
-            labels={**Called.of(each).labels, "app": "another"},
+            labels={**called(each).marks, "app": "another"},
             spec={},
         )
         for each in platform.services
