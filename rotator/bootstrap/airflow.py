@@ -84,7 +84,10 @@ def drainer_by_api(settings: Settings, name: str, clock: Clock, pauses: PauseBoo
         raise ConfigError(f"workloads.{name}: its drain needs airflow")
     api = airflow_api(settings.airflow[workload.airflow.installation], clock)
     if workload.drain.edge is not None:
-        return EdgeDrainer(api, {each.name: each.node or each.name for each in workload.processes or ()})
+        processes = workload.processes
+        return EdgeDrainer(
+            api, None if processes is None else {each.name: each.node or each.name for each in processes}
+        )
     local = workload.drain.local
     executor = (local.executor if local is not None else None) or ""
     book = pauses or NothingPaused()

@@ -169,6 +169,8 @@ class ManagedCertificate:
     also_trust: tuple[TrustDomainName, ...] = ()
     rolls: tuple[SubjectName, ...] = ()
     """Workloads that load this certificate at their start."""
+    task_pods: bool = False
+    """Pods that nobody rolls or sees mount it too, and keep what they mounted until they end."""
 
     @property
     def trusts(self) -> tuple[TrustDomainName, ...]:

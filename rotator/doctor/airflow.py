@@ -72,6 +72,13 @@ def _installation(
     yield fine(about, f"its running tasks can be read: {len(running)} now")
     ended = list(tasks.ended(now - LOOKS_BACK, now))
     longest[name] = max((length(each, now) for each in (*running, *ended)), default=timedelta())
+    said = any(certificate.task_pods for certificate in settings.certificates.values())
+    if not said and any("Kubernetes" in each.executor for each in (*running, *ended)):
+        yield warning(
+            about,
+            "its Kubernetes executor runs tasks in pods of their own, and no certificate says that such pods mount it",
+            "write task_pods: true at those that they mount, or CA rotations and revocations cut running tasks off",
+        )
     if settings.airflow[name].copy_runs_every is not None and ended:
         last = ended[-1]
         found = tasks.runs([(last.dag, last.run)])

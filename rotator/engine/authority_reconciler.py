@@ -13,7 +13,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, wait
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -42,7 +42,7 @@ from rotator.engine.leaf_steps import LeafSteps
 from rotator.engine.limits import next_try
 from rotator.engine.locks import Locks
 from rotator.engine.meshes import Meshes, holding_back, is_untidy, with_mesh
-from rotator.engine.observe import Confirmations, authority_seen, bundle_probes, newest
+from rotator.engine.observe import Confirmations, authority_seen, bundle_probes, newest, older_bundle_until
 from rotator.engine.recorder import Recorder
 from rotator.engine.recovery import Recovery
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet
@@ -279,8 +279,18 @@ class AuthorityReconciler:
             issuances=self._memory.orders_of_domain(domain.name),
             confirmations=self._confirmations,
             highest_number=self._recorder.journal.last_generation(domain.name),
+            mounted=frozenset(self._mounted(domain, observations)),
         )
         return seen if view is None else with_mesh(seen, view, domain, rotation, self._clock.now())
+
+    def _mounted(self, domain: DomainTarget, observations: Seen) -> Iterator[SubjectName]:
+        """Yield the certificates of which task pods, whom nobody sees, may still hold an older bundle."""
+        now = self._clock.now()
+        for name, (target, seen) in observations.items():
+            if target.certificate.task_pods:
+                until = older_bundle_until(seen, self._memory.orders(name))
+                if until is not None and now < until + domain.policy.skew:
+                    yield name
 
     def _decide(
         self,

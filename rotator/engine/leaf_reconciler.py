@@ -43,7 +43,7 @@ from rotator.engine.memory import Row
 from rotator.engine.observe import Proof, leaf_proof, newest, observe_certificate
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.recovery import Recovery
-from rotator.engine.targets import CertificateTarget, Fleet
+from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet
 from rotator.errors import AdapterError
 from rotator.ports import Issuance, IssuanceKind, IssuanceState, Rotation, RotationState
 from rotator.telemetry import LogEvent
@@ -394,6 +394,7 @@ class LeafReconciler:
             if order.state is IssuanceState.PUBLISHED
             and order.kind is IssuanceKind.LEAF
             and order.spki_sha256 != published_spki
+            and not self._may_be_mounted(target, domain, order, rotation)
         ]
         revoked = [order for order in behind if self._recovery.lives_on(domain, order)]
         lapsed = [self._recovery.lapse(each, rotation, published=True) for each in behind if each not in revoked]
@@ -404,6 +405,14 @@ class LeafReconciler:
         if behind or rotation is not None or target.name not in self._cleared:
             self._clear(target, seen)
         return proof
+
+    def _may_be_mounted(
+        self, target: CertificateTarget, domain: DomainTarget, order: Issuance, rotation: Rotation | None
+    ) -> bool:
+        """Return whether task pods, whom nobody sees, may still use the leaf of *order*; not so in an emergency."""
+        if not target.certificate.task_pods or (rotation is not None and rotation.emergency):
+            return False
+        return order.not_after is not None and self._clock.now() < order.not_after + domain.policy.skew
 
     def _clear(self, target: CertificateTarget, seen: Observation) -> None:
         """Remove older publications, now that the present one is proven; what cannot be removed stops no renewal."""

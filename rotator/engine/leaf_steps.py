@@ -100,7 +100,12 @@ class LeafSteps:
         made = self._together(issued, key, want)
         self._check_new(target, made)
         now = self._clock.now()
-        stamp = Stamp(subject=target.name, rotation_id=rotation.id, leaf_published_at=now, bundle_published_at=now)
+        stamp = Stamp(
+            subject=target.name,
+            rotation_id=rotation.id,
+            leaf_published_at=now,
+            bundle_published_at=_bundle_since(current, want) or now,
+        )
         publications = self._put(target, made, current, stamp)
         self._recorder.write(
             [replace(order, state=IssuanceState.PUBLISHED)],
@@ -345,3 +350,14 @@ def seen_by_cluster(publication: Publication) -> Corroboration:
     if publication.revision is None:
         return Corroboration()
     return Corroboration(kubernetes=f"resourceVersion {publication.revision}")
+
+
+def _bundle_since(current: tuple[Publication | None, ...], want: CertificateWant) -> datetime | None:
+    """Return since when the wanted bundle stands at every target; None if it does not."""
+    wanted = [each.id for each in want.bundle]
+    moments = [
+        each.bundle_published_at if each is not None and [one.id for one in each.bundle] == wanted else None
+        for each in current
+    ]
+    known = [each for each in moments if each is not None]
+    return max(known) if known and len(known) == len(moments) else None

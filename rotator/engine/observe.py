@@ -12,7 +12,8 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeGuard
 
@@ -177,8 +178,13 @@ def authority_seen(
     issuances: Iterable[Issuance],
     confirmations: Confirmations,
     highest_number: int,
+    mounted: AbstractSet[SubjectName] = frozenset(),
 ) -> AuthoritySeen:
-    """Put together what the signer holds, what is published, what is in use, and what may still be out there."""
+    """
+    Put together what the signer holds, what is published, what is in use, and what may still be out there.
+
+    Of certificates that are *mounted*, somebody whom nobody sees may still hold a bundle without the newest authority.
+    """
     by_id = {generation.authority.id: generation.authority for generation in held.generations}
     live = [each for each in issuances if each.trust_domain == domain and each.kind is IssuanceKind.LEAF]
     signer_of = {each.serial: each.signer for each in live if each.serial is not None}
@@ -190,6 +196,9 @@ def authority_seen(
     parties = tuple(
         _party(target, seen, domain, by_id, of_subject.get(target.name, ()), signer_of, newer, confirmations)
         for target, seen in observations.values()
+    )
+    parties = tuple(
+        replace(each, acknowledged=each.acknowledged - newer) if each.name in mounted else each for each in parties
     )
     stray_until: dict[IssuerId, datetime] = {}
     for order in live:
@@ -237,6 +246,15 @@ def _party(
         served_issuer=_served_issuer(seen, signer_of) if own else None,
         last_leaf_not_after=_last_leaf_not_after(publication, orders, reachable=reachable),
     )
+
+
+def older_bundle_until(seen: Observation, orders: Iterable[Issuance]) -> datetime | None:
+    """
+    Return when the last leaf ends that was published beside an older bundle than the present one; None if none was.
+
+    Whoever mounted it and keeps it has no use for its bundle after that: it is of no use itself any more.
+    """
+    return _last_leaf_not_after(newest(seen), orders, reachable=False)
 
 
 def _last_leaf_not_after(

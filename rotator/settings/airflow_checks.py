@@ -70,12 +70,6 @@ def _workload(
                 f"found it without airflow and component {component}; allowed with both; do name the Airflow: "
                 "its API is what drains",
             )
-        if workload.processes is None:
-            document.refuse(
-                (*place, "drain", key),
-                "found it beside pods; allowed beside processes; do remove it: a pod is stopped by TERM in its own "
-                "grace period, which this drain cannot prolong",
-            )
     if celery is None:
         return
     if part is not None and part.component != "worker":

@@ -153,6 +153,7 @@ def _certificates(settings: Settings, document: Document) -> None:
                 f"found {certificate.trust_domain}, whose leaves the control plane of mesh {domain.mesh.name} signs; "
                 "allowed a standalone trust domain; do choose one, and name the mesh's under also_trust",
             )
+        _task_pods(settings, document, name, certificate)
         if certificate.lifetime > domain.longest_leaf:
             document.refuse(
                 (*place, "lifetime"),
@@ -168,6 +169,20 @@ def _certificates(settings: Settings, document: Document) -> None:
                     "do mend it or the CA's name_constraints",
                 )
         _renewal(settings, document, name, certificate)
+
+
+def _task_pods(settings: Settings, document: Document, name: str, certificate: CertificateSettings) -> None:
+    """Refuse a trust deadline at which every rotation would be held by task pods that it has to wait for."""
+    needed = certificate.lifetime + settings.timing.skew
+    for each in (certificate.trust_domain, *certificate.also_trust):
+        domain = settings.trust_domains.get(each)
+        if certificate.task_pods and domain is not None and domain.trust_deadline.after < needed:
+            document.refuse(
+                ("certificates", name, "task_pods"),
+                f"found it with a lifetime of {written(certificate.lifetime)}, while {each} has a trust_deadline of "
+                f"{written(domain.trust_deadline.after)}; allowed a deadline of at least lifetime and skew, "
+                f"{written(needed)}; do lengthen it: a new CA has to wait until the task pods' certificates have ended",
+            )
 
 
 def _references(settings: Settings, document: Document, name: str, certificate: CertificateSettings) -> None:

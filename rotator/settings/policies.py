@@ -45,6 +45,7 @@ def managed_certificate(settings: Settings, name: str) -> ManagedCertificate:
         key=want.key,
         also_trust=tuple(map(TrustDomainName, want.also_trust)),
         rolls=tuple(map(SubjectName, want.rolls)),
+        task_pods=want.task_pods,
     )
 
 

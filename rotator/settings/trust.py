@@ -226,3 +226,8 @@ class CertificateSettings(Keys):
     """How its use is proven."""
     rolls: tuple[Name, ...] = ()
     """Workloads that load it at their start and are rolled for it."""
+    task_pods: bool = Field(default=False, strict=True)
+    """
+    Task pods of a Kubernetes executor mount it too. They are left alone: what was replaced is not revoked and counts as
+    in use until it ends, and a new CA signs only when nobody can hold a bundle without it any more.
+    """

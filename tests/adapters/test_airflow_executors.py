@@ -10,7 +10,7 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,24 @@ def test_a_roll_pauses_all_and_resumes_only_what_it_paused(desk: Desk) -> None:
     assert (False, True) == (desk.seen("2@b").draining, desk.seen("2@b").ready)
 
 
+def test_tasks_of_a_scheduler_in_a_pod_are_those_of_its_host(desk: Desk) -> None:
+    """Two schedulers in pods: each has the tasks that run on it; what waits has no host yet, and holds both."""
+    pods = [replace(member(f"{name}-uid"), name=name, host=name) for name in ("scheduler-0", "scheduler-1")]
+    full = "scheduler-0.scheduler.airflow.svc.cluster.local"
+    desk.server.attempts = [{**ATTEMPT, "hostname": full}, {**ATTEMPT, "task_id": "b", "hostname": "scheduler-1"},
+                            {**ATTEMPT, "task_id": "c", "hostname": "scheduler-1"}]  # fmt: skip
+    assert [1, 2] == [each.busy for each in desk.drainer.inspect(pods)]
+    desk.server.attempts.append({**ATTEMPT, "task_id": "d", "hostname": "", "state": "queued"})
+    assert [2, 3] == [each.busy for each in desk.drainer.inspect(pods)]
+    desk.drainer.drain(pods[0])
+    desk.server.attempts = [ATTEMPT | {"hostname": "scheduler-1"}]
+    assert [(True, 0), (True, 1)] == [(each.draining, each.busy) for each in desk.drainer.inspect(pods)]
+    after = [replace(pods[0], identity="another-uid"), pods[1]]
+    desk.drainer.undrain(after[0])
+    assert [True, True] == [each.ready for each in desk.drainer.inspect(after)]
+    assert {"a": False, "b": False, "theirs": True, "c/d": False} == desk.dags.paused
+
+
 @pytest.mark.parametrize("fails_at", range(1, 7))
 def test_law_13_a_crash_at_any_change_leaves_nothing_paused_for_good(desk: Desk, fails_at: int) -> None:
     """A fresh drainer over the same ledger decides as a roll does, and in the end only theirs is paused."""
@@ -193,9 +211,10 @@ def test_an_edge_worker_is_idle_only_in_maintenance(edge: Edge) -> None:
     """Asked for is not yet in it; in it with jobs is busy; the next process comes up in it and is taken out."""
     assert (False, True, 1) == (edge.seen().draining, edge.seen().ready, edge.seen().busy)
     edge.drainer.drain(member())
-    for state in ("maintenance request", "maintenance pending", "offline maintenance", "unknown"):
+    asked = {"maintenance request": True, "maintenance pending": True, "offline maintenance": False, "unknown": True}
+    for state, draining in asked.items():
         edge.state = state
-        assert (False, False, None) == (edge.seen().draining, edge.seen().ready, edge.seen().busy), state
+        assert (draining, False, None) == (edge.seen().draining, edge.seen().ready, edge.seen().busy), state
     edge.state = "maintenance mode"
     assert (True, 1) == (edge.seen().draining, edge.seen().busy)
     edge.jobs = 0
@@ -205,10 +224,24 @@ def test_an_edge_worker_is_idle_only_in_maintenance(edge: Edge) -> None:
     assert (False, True) == (edge.seen().draining, edge.seen().ready)
 
 
+def test_an_edge_worker_in_a_pod_goes_by_its_host_name(told: tuple[Told, str], password: Path, edge: Edge) -> None:
+    """Its name in Airflow is its pod's, whatever the workload's pods are called by then."""
+    drainer = EdgeDrainer(api_of(told[1], password), None)
+    pods = [replace(member(), name=name, host=name) for name in ("edge-1", "edge-2")]
+    assert [(True, ""), (False, "Airflow does not know an Edge worker of its name")] == [
+        (each.ready, each.detail) for each in drainer.inspect(pods)
+    ]
+    drainer.drain(pods[0])
+    assert "maintenance request" == edge.state
+
+
 def test_maintenance_of_a_person_stays_theirs(edge: Edge) -> None:
     """It is named, and not ended."""
     edge.state, edge.comment = "maintenance mode", "[2026] - carol put node ...\nComment: new disk"
     assert "by a person's word" in edge.seen().detail
+    edge.state = "maintenance pending"
+    assert not edge.seen().draining
+    edge.state = "maintenance mode"
     with pytest.raises(Rejected, match="by a person's word"):
         edge.drainer.undrain(member())
     assert "maintenance mode" == edge.state

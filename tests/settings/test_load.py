@@ -584,6 +584,17 @@ def test_what_cannot_work_together_is_refused(tmp_path: Path, change: tuple[str,
     assert expected.splitlines() == complaints(written(tmp_path, change))
 
 
+def test_task_pods_need_a_deadline_that_outlasts_their_certificate(tmp_path: Path) -> None:
+    """A new CA has to wait until their certificates have ended: a shorter deadline would hold every rotation."""
+    asked = ("    rolls: [workers]\n", "    rolls: [workers]\n    task_pods: true\n")
+    (found,) = [each for each in complaints(written(tmp_path, asked)) if "task_pods" in each]
+    assert "prod has a trust_deadline of 2h; allowed a deadline of at least lifetime and skew, " in found
+    longer = ("{after: 2h}", "{after: 13h}")
+    assert [True] == [
+        each.task_pods for each in load(written(tmp_path, asked, longer)).certificates.values() if each.rolls
+    ]
+
+
 def test_a_drained_deployment_has_no_surge(tmp_path: Path) -> None:
     """Which pod goes with the number is its controller's choice; a StatefulSet's is known."""
     for kind in ("deployment", "statefulset"):

@@ -66,6 +66,7 @@ class Nodes:
                 # As kubeadm sets them up: each controller has its own rights and no more.
                 "--use-service-account-credentials=true",
                 # Their own limits would make every test wait for them, not for what it tests.
+                "--horizontal-pod-autoscaler-sync-period=1s",
                 "--kube-api-qps=200",
                 "--kube-api-burst=400",
             ],

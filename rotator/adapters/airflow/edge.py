@@ -6,7 +6,8 @@ Rules that must stay true here:
 - A worker that is stopped by TERM kills its jobs. It is put into maintenance first, and stopped when it has none left.
 - Maintenance outlives the worker's process: the new one comes up in it, and is taken out of it again.
 - Maintenance that a person asked for stays a person's: it is never ended here. Ours is known by its comment.
-- A worker is idle when it is *in* maintenance and shows no active job; asked for is not yet in it.
+- A worker is idle when it is *in* maintenance and shows no active job; asked for is not yet in it, but is not asked for
+  again.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ COMMENT: Final = "rotator: its certificate is renewed"
 _ROOT: Final = "/edge_worker/ui/worker"
 _AT_WORK: Final = frozenset({"running", "idle"})
 _IN: Final = frozenset({"maintenance mode"})
-_ON_THE_WAY: Final = frozenset({"maintenance request", "maintenance pending", "offline maintenance"})
+_ASKED: Final = frozenset({"maintenance request", "maintenance pending"})
+_SILENT: Final = frozenset({"unknown"})
+"""Airflow has not heard of it for a while: it keeps what it was asked."""
+_ON_THE_WAY: Final = _ASKED | {"offline maintenance"}
 """Of one that runs: the last is what its predecessor left, until it has told of itself."""
 
 
 class EdgeDrainer:
     """`rotator.ports.Drainer` for Edge workers."""
 
-    def __init__(self, api: AirflowAPI, names: Mapping[str, str]) -> None:
-        """Ask *api*; *names* gives the Edge worker's name for each member's."""
+    def __init__(self, api: AirflowAPI, names: Mapping[str, str] | None) -> None:
+        """Ask *api*; *names* gives the Edge worker's name for each member's; None: pods, each by its host name."""
         self._api = api
-        self._names = dict(names)
+        self._names = dict(names) if names is not None else None
 
     def inspect(self, members: Sequence[Member]) -> tuple[Member, ...]:
         """Return *members* with their jobs as Airflow shows them."""
@@ -79,7 +83,7 @@ class EdgeDrainer:
             detail = f"{detail}, by a person's word"
         return replace(
             member,
-            draining=state in _IN,
+            draining=state in _IN or (state in _ASKED | _SILENT and _is_ours(found)),
             # On its way into maintenance it may still have fetched a job that is not counted yet.
             busy=None if state not in _IN | _AT_WORK else busy,
             queues=queues,
@@ -88,6 +92,8 @@ class EdgeDrainer:
         )
 
     def _name(self, member: Member) -> str:
+        if self._names is None:
+            return member.host or member.name
         try:
             return self._names[member.name]
         except KeyError:

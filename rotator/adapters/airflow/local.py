@@ -75,8 +75,8 @@ class LocalDrainer:
     def _seen(self, member: Member, paused: Paused | None, held: Iterable[TaskAttempt], still: Sequence[str]) -> Member:
         if not member.running:
             return replace(member, ready=False, busy=None)
-        # Without a host name nobody knows whose child a task is: then they are everybody's.
-        mine = at_work(held, member.host) if member.host else tuple(held)
+        # Without a host name nobody knows whose child a task is, or will be: then it is everybody's.
+        mine = tuple(each for each in held if not (member.host and each.host) or at_work((each,), member.host))
         seen = replace(member, busy=len(mine), work=tuple(each.key for each in mine))
         if paused is None:
             return seen

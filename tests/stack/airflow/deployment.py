@@ -172,8 +172,7 @@ class Airflow:
     def start(self) -> None:
         """Start everything, and return once the DAGs can be run. Workers are started, not waited for."""
         self.command("db", "migrate")
-        others = (self.scheduler, self.dag_processor, self.triggerer)
-        for component in others:
+        for component in self.started_here():
             component.start(ready=lambda: True)
         if self._starts_workers:
             self.start_workers()
@@ -184,6 +183,10 @@ class Airflow:
             what="the DAGs to be known",
             every=timedelta(seconds=1),
         )
+
+    def started_here(self) -> tuple[ServerProcess, ...]:
+        """Return the components that are started with it, beside the API server; all others are somebody's members."""
+        return (self.scheduler, self.dag_processor, self.triggerer)
 
     def start_api_server(self) -> None:
         """Start the API server and return once it answers."""

@@ -118,5 +118,10 @@ with DAG("bash_load", schedule=None, **_COMMON):
         queue="heavy",
     )
 
+if "EdgeExecutor" in os.environ.get("AIRFLOW__CORE__EXECUTOR", ""):
+    # A task of an executor that an installation does not have would keep all others from being read.
+    with DAG("edge_load", schedule=None, **_COMMON):
+        MarkedPython(task_id="work", python_callable=_work, queue="edge", executor="EdgeExecutor")
+
 with DAG("deferrable_load", schedule=None, **_COMMON):
     MarkedDeferral(task_id="work", delta=timedelta(seconds=5), deferrable=True, queue="default")
