@@ -114,7 +114,10 @@ def test_law_17_an_autoscaler_takes_and_gives_workers_in_the_middle_of_a_roll(fa
     """
     place = tmp_path / "celery"
     place.mkdir()
-    with CeleryFleet(place, names=NAMES) as fleet, Kubelet(farm.nodes, farm.namespace, fleet, grace_seconds=GRACE_SECONDS) as kubelet:
+    with (
+        CeleryFleet(place, names=NAMES) as fleet,
+        Kubelet(farm.nodes, farm.namespace, fleet, grace_seconds=GRACE_SECONDS) as kubelet,
+    ):
         document = farm.daemon.document["workloads"]["workers"]
         document["start_timeout"] = "2m"
         document["drain"] = {
