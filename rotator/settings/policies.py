@@ -87,7 +87,7 @@ def roll_budget(workload: Workload) -> timedelta:
 def rollout_policy(workload: Workload) -> RolloutPolicy:
     """Return how *workload* is rolled."""
     drain, part = workload.drain, workload.airflow
-    celery = drain.celery if drain is not None else None
+    consumers = (drain.celery or drain.edge) if drain is not None else None
     return RolloutPolicy(
         max_unavailable=workload.max_unavailable,
         surge=workload.surge,
@@ -96,7 +96,7 @@ def rollout_policy(workload: Workload) -> RolloutPolicy:
         drained=drain is not None,
         starts_members=workload.in_cluster is None,
         keep_available=1 if part is not None and part.component == "api_server" and part.only_one == "refuse" else 0,
-        queue_single_consumer=celery is not None and celery.single_consumer == "allow",
+        queue_single_consumer=consumers is not None and consumers.single_consumer == "allow",
     )
 
 

@@ -145,6 +145,8 @@ class EdgeDrain(Keys):
     """Time for draining and replacing all members, one wave after the other."""
     then: AtDrainDeadline = AtDrainDeadline.WAIT
     """At the deadline: keep waiting, give up this roll, or replace without waiting for the work."""
+    single_consumer: Literal["refuse", "allow"] = "refuse"
+    """Whether a queue's only worker may be drained."""
 
 
 class Drain(OneOf):

@@ -148,7 +148,8 @@ class Rotated(DaemonInstallation):
             ],
             "stop_timeout": "2m",
             "start_timeout": "4m",
-            "drain": {drain: {"deadline": "10m"}},
+            # The only worker of its queue: tasks that wait while it is replaced are what is allowed here.
+            "drain": {drain: {"deadline": "10m"} | ({"single_consumer": "allow"} if drain == "edge" else {})},
         }
 
     def identities(self) -> dict[str, str]:
