@@ -198,6 +198,8 @@ class Metric(StrEnum):
     ALERT = "rotator_alert"
     ISSUER_LIFETIME_USED = "rotator_issuer_lifetime_used_ratio"
     ISSUER_SIGNING = "rotator_issuer_signing"
+    MANAGED_TOKEN_NOT_AFTER = "rotator_managed_token_not_after_seconds"  # noqa: S105 -- a metric's name, not a secret
+    MANAGED_TOKEN_LIFETIME_USED = "rotator_managed_token_lifetime_used_ratio"  # noqa: S105 -- a metric's name
     TOKEN_LIFETIME = "rotator_token_lifetime_seconds"  # noqa: S105 -- a metric's name, not a secret
     LEDGER_SPOOLED = "rotator_ledger_spooled_records"
     LEDGER_CHECKPOINT_INTERVAL = "rotator_ledger_checkpoint_interval_seconds"
@@ -223,7 +225,11 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
     Metric.SWEEP_TIMESTAMP: ("gauge", (), "When the last sweep ended, Unix time."),
     Metric.ISSUER_REQUESTS: ("counter", ("result",), "Requests to issuers."),
     Metric.ISSUER_NOT_AFTER: ("gauge", ("trust_domain", "generation"), "When a CA generation ends, Unix time."),
-    Metric.TOKEN_NOT_AFTER: ("gauge", ("issuer",), "When the login at an issuer ends, Unix time."),
+    Metric.TOKEN_NOT_AFTER: (
+        "gauge",
+        ("issuer",),
+        "When the login at an issuer, or at the control plane of a trust domain, ends, Unix time.",
+    ),
     Metric.LEADER: ("gauge", (), "1 while this process holds the lease."),
     Metric.NOTICES: ("counter", ("receiver", "result"), "Notices by what became of them: sent, failed, left_out."),
     Metric.NOTICES_WAITING: ("gauge", ("receiver",), "Notices that are news and not delivered yet."),
@@ -254,7 +260,9 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
         ("trust_domain", "generation"),
         "1 for the CA generation that signs, 0 for others.",
     ),
-    Metric.TOKEN_LIFETIME: ("gauge", ("issuer",), "How long the login at an issuer was given for."),
+    Metric.MANAGED_TOKEN_NOT_AFTER: ("gauge", ("subject",), "When the published token of Kuma ends, Unix time."),
+    Metric.MANAGED_TOKEN_LIFETIME_USED: ("gauge", ("subject",), "Used part of its lifetime; 1 is expired."),
+    Metric.TOKEN_LIFETIME: ("gauge", ("issuer",), "How long that login was given for."),
     Metric.LEDGER_SPOOLED: ("gauge", (), "Records that wait outside the ledger."),
     Metric.LEDGER_CHECKPOINT_INTERVAL: ("gauge", (), "How often the log is to be signed: `ledger.checkpoint_every`."),
     Metric.SWEEP_INTERVAL: ("gauge", (), "How often everything is to be looked at: `timing.sweep_every`."),

@@ -24,6 +24,7 @@ from rotator.adapters.notify.log import LogNotifier
 from rotator.bootstrap.cluster import access
 from rotator.bootstrap.exporting import Outlet
 from rotator.bootstrap.fleet import build_fleet
+from rotator.bootstrap.logins import PlaneLogins
 from rotator.bootstrap.sessions import Sessions
 from rotator.bootstrap.telling import build_tellers
 from rotator.bootstrap.watching import build_watched
@@ -63,6 +64,8 @@ class Wired:
     """Where traces, metrics and logs go."""
     policy: list[str]
     """The hash of the policy in force, in a cell that the store reads at each transaction."""
+    logins: PlaneLogins | None = None
+    """At control planes."""
     stands_by: timedelta | None = None
     """How often a standby tries to take the lease; None: a daemon that does not get it ends."""
     closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -206,14 +209,19 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         engine.alerting.watch(
             lambda now: sessions.alerts(engine.fleet_alerts.policy, now, engine.alerting.begun_before)
         )
+        logins = PlaneLogins(lambda: wired.settings)
+        engine.alerting.watch(lambda now: logins.alerts(engine.fleet_alerts.policy, now, engine.alerting.begun_before))
         cluster = functools.partial(sessions.cluster, settings)
         engine.alerting.use(build_tellers(settings, clock, cluster, may_tell=lease.held))
         engine.watcher.use(build_watched(settings, sessions, cluster))
         outlet = Outlet(settings, clock)
         engine.recorder.tracing.tell(outlet.span)
         log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
+        wired = Wired(
+            settings, clock, store, lease, sessions, engine, log, signer, outlet, policy, logins, stands_by, closing
+        )
         undo.pop_all()
-    return Wired(settings, clock, store, lease, sessions, engine, log, signer, outlet, policy, stands_by, closing)
+    return wired
 
 
 def _lease(settings: Settings, clock: Clock, closing: contextlib.ExitStack) -> tuple[Lease, timedelta | None]:

@@ -28,6 +28,7 @@ from rotator.bootstrap.airflow import airflow_api, airflow_part, drainer_by_api
 from rotator.bootstrap.meshes import mesh_target
 from rotator.bootstrap.platform import platform_target
 from rotator.bootstrap.sessions import Sessions
+from rotator.bootstrap.tokens import signing_key_targets, token_targets
 from rotator.cluster.objects import ObjectAPI
 from rotator.core.model import Serial, SubjectName, TrustDomainName
 from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, WorkloadTarget
@@ -60,6 +61,8 @@ def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
             for name in settings.workloads
         },
         platform=platform_target(settings, clock),
+        tokens=token_targets(settings, clock, cluster),
+        signing_keys=signing_key_targets(settings),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from rotator.adapters.kubernetes import people
 from rotator.adapters.kubernetes.lease import lease_rights
-from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights
+from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights, token_rights
 from rotator.adapters.kubernetes.reviews import reader_role, reviewing_rights
 from rotator.adapters.kubernetes.rolling_rights import rolling_rights
 from rotator.adapters.kuma.rights import admission_policy, platform_rights, rbac_rules
@@ -127,13 +127,17 @@ def _has_readers(settings: Settings) -> bool:
 
 
 def _leaves(settings: Settings) -> Iterator[Rights]:
-    """Yield what rotator needs for the Secrets and ConfigMaps that it publishes to."""
+    """Yield what rotator needs for the Secrets and ConfigMaps that it publishes certificates and tokens to."""
     for certificate in settings.certificates.values():
         for target in certificate.publish:
             if target.kubernetes_secret is not None:
                 yield secret_rights(target.kubernetes_secret.namespace, target.kubernetes_secret.name)
             elif target.kubernetes_configmap is not None:
                 yield configmap_rights(target.kubernetes_configmap.namespace, target.kubernetes_configmap.name)
+    for token in settings.tokens.values():
+        for place in token.publish:
+            if place.kubernetes_secret is not None:
+                yield token_rights(place.kubernetes_secret.namespace, place.kubernetes_secret.name)
 
 
 def _workloads(settings: Settings) -> Iterator[Rights]:
@@ -207,7 +211,14 @@ def only_mesh(settings: Settings, domain: str) -> Settings:
     found = settings.trust_domains.get(domain)
     if found is None or found.mesh is None or found.mesh.control_plane.kubernetes is None:
         raise ConfigError(f"{domain} is no trust domain whose mesh is reached through the Kubernetes API")
-    only = {"cluster": None, "certificates": {}, "workloads": {}, "trust_domains": {domain: found}}
+    only = {
+        "cluster": None,
+        "certificates": {},
+        "workloads": {},
+        "tokens": {},
+        "signing_keys": {},
+        "trust_domains": {domain: found},
+    }
     return settings.model_copy(update=only)
 
 

@@ -34,7 +34,9 @@ app = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help="Print JSON (default: text and tables).")]
 Reason = Annotated[str, typer.Option("--reason", help="Say why; it stands in the ledger as a commitment.")]
 RequestId = Annotated[str, typer.Argument(metavar="ID", help="The request, as rotator status names it.")]
-Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="A certificate's or a trust domain's name.")]
+Subject = Annotated[
+    str, typer.Argument(metavar="SUBJECT", help="A certificate's, trust domain's, token's or signing key's name.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the last consumer is proven (default: no).")]
 WaitAtMost = Annotated[
     str | None, typer.Option("--wait-at-most", metavar="DURATION", help="Stop watching then, with exit code 3.")
@@ -54,10 +56,13 @@ def rotate_now_command(
     ctx: typer.Context,
     reason: Reason,
     subject: Annotated[
-        str | None, typer.Argument(metavar="[SUBJECT]", help="A certificate's or a trust domain's name.")
+        str | None,
+        typer.Argument(metavar="[SUBJECT]", help="A certificate's, trust domain's, token's or signing key's name."),
     ] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Rotate every certificate and trust domain.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Rotate every certificate, trust domain, token and signing key.")
+    ] = False,
     ticket: Annotated[str | None, typer.Option("--ticket", metavar="ID", help="Name the ticket it belongs to.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     wait: Wait = False,
@@ -208,7 +213,13 @@ def explain_command(
         told = story(records(store), subject)
     finally:
         store.close()
-    known = [*settings.certificates, *settings.trust_domains, *settings.workloads]
+    known = [
+        *settings.certificates,
+        *settings.trust_domains,
+        *settings.workloads,
+        *settings.tokens,
+        *settings.signing_keys,
+    ]
     if not told and subject not in known:
         near = difflib.get_close_matches(subject, known, n=1)
         raise ConfigError(

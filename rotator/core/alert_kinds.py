@@ -65,23 +65,25 @@ def _means(sentence: str, threshold: str, runbook: str) -> Meaning:
 
 MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
     AlertKind.RENEWAL_OVERDUE: _means(
-        "A certificate could have been renewed for a while and was not.",
+        "A certificate or token could have been renewed for a while and was not.",
         "warning: `overdue_after` past its opening (windows, freezes and pauses count), or half-way to its safety line",
         "renewal-overdue",
     ),
     AlertKind.LIFETIME_USED: _means(
-        "Most of a certificate's life is used up without a renewal; life counts from issuance.",
+        "Most of the life of a certificate or token is used up without a renewal; life counts from issuance.",
         "warning: `expiry_ratio_warning`; critical: `expiry_ratio_critical` or `expires_within_critical`; "
         "never before its renewal is overdue",
         "renewal-overdue",
     ),
     AlertKind.SAFETY_LINE: _means(
-        "A certificate comes near its safety line, or has passed it.",
+        "A certificate or token comes near its safety line, or has passed it.",
         "warning: a tenth of its life before the line; critical: past the line",
         "renewal-overdue",
     ),
     AlertKind.EXPIRED: _means(
-        "The published certificate, or one above it, has ended.", "critical: at its end", "expired-already"
+        "The published certificate, or one above it, or the published token has ended.",
+        "critical: at its end",
+        "expired-already",
     ),
     AlertKind.UNPROVEN: _means(
         "A consumer has not been seen using what is published for it.",
@@ -90,12 +92,12 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "consumer-unproven",
     ),
     AlertKind.NOTHING_PUBLISHED: _means(
-        "Nothing that a consumer could use is published for a certificate.",
+        "Nothing that a consumer could use is published for a certificate or token.",
         "critical: for `overdue_after`",
         "renewal-overdue",
     ),
     AlertKind.BREAKER_TRIPPED: _means(
-        "A certificate was issued too often in a row, so issuing stops for it.",
+        "A certificate or token was issued too often in a row, so issuing stops for it.",
         "critical: at `limits.issuances_per_subject`, until its safety line",
         "issued-too-often",
     ),
@@ -147,12 +149,12 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "Evidence records wait outside the ledger.", "critical: at once", "ledger-unwritable"
     ),
     AlertKind.LOGIN_ENDING: _means(
-        "The login at an issuer comes near its end and could not be renewed.",
+        "The login at an issuer, or at the control plane of a trust domain, comes near its end and was not renewed.",
         "warning: `expiry_ratio_warning` of the token's life; critical: `expiry_ratio_critical`",
         "vault-denied",
     ),
     AlertKind.LOGIN_LOST: _means(
-        "There is no login at an issuer.",
+        "There is no login at an issuer, or at the control plane of a trust domain.",
         "critical: at the token's end; for a first login after `overdue_after`",
         "vault-denied",
     ),

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import NewType
 
 SubjectName = NewType("SubjectName", str)
-"""A certificate's, trust domain's or token's name in the configuration."""
+"""A certificate's, trust domain's, token's or token signing key's name in the configuration."""
 
 TrustDomainName = NewType("TrustDomainName", str)
 """A SPIFFE trust domain, without ``spiffe://``."""
@@ -95,6 +95,70 @@ class Leaf:
     key_type: KeyType | None = None
 
 
+class TokenKind(StrEnum):
+    """Whose token it is, by Kuma's own words."""
+
+    DATAPLANE = "dataplane"
+    ZONE = "zone"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenGrant:
+    """For whom a token speaks and for what; what is empty limits nothing."""
+
+    kind: TokenKind
+    name: str = ""
+    """A proxy's or a user's."""
+    mesh: str = ""
+    tags: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Tags that a proxy may carry, each with its values, sorted."""
+    proxy_type: str = ""
+    workload: str = ""
+    zone: str = ""
+    scope: tuple[str, ...] = ()
+    """Parts of a zone, sorted."""
+    groups: tuple[str, ...] = ()
+    """Of a user, sorted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One token, by what it says of itself; the token is a secret and never stands here."""
+
+    id: Serial
+    """``jti``, as it stands on a revocation list."""
+    key: int
+    """``kid``: the serial of the signing key."""
+    sha256: str
+    """Of the whole token, lower-case hex."""
+    grant: TokenGrant
+    issuer: IssuerId
+    """The name of the signing key, as the control plane keeps it."""
+    not_before: datetime
+    """When it was issued, as it says itself."""
+    not_after: datetime
+
+    @property
+    def serial(self) -> Serial:
+        """Return the name by which records tell it from others."""
+        return self.id
+
+    @property
+    def chain_not_after(self) -> datetime:
+        """Return its own end: nothing stands above a token."""
+        return self.not_after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """One key that signs tokens, as a control plane keeps it; the key itself never stands here."""
+
+    serial: int
+    """The highest one signs, each that is there verifies."""
+    created_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """One CA generation of a trust domain: the n-th signing authority that rotator prepared for it."""
@@ -138,6 +202,8 @@ class Publication:
     """False for a place that is given the bundle alone."""
     subject: SubjectName | None = None
     rotation_id: str | None = None
+    token: Token | None = None
+    """What a place of a token holds, in the stead of a leaf."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +242,33 @@ class ManagedCertificate:
     def trusts(self) -> tuple[TrustDomainName, ...]:
         """Every trust domain whose authorities belong into this certificate's bundle, its own first."""
         return (self.trust_domain, *self.also_trust)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagedToken:
+    """A token that is wanted (a ``tokens:`` entry of the configuration)."""
+
+    name: SubjectName
+    trust_domain: TrustDomainName
+    """The one whose mesh's control plane issues it."""
+    grant: TokenGrant
+    lifetime: timedelta
+    revoke: bool = True
+    """What is replaced and lives on is put on the revocation list."""
+    revoke_after: timedelta = timedelta()
+    """How long after its replacement was published a token stays valid: consumers have to read the new one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenWant:
+    """A token as it should be now."""
+
+    token: ManagedToken
+    key_at_least: int = 0
+    """Signed by this key or a later one: a rotation of the signing key is under way."""
+    keys: frozenset[int] | None = None
+    """The signing keys that are there; None if nobody looked."""
+    asked: AskedFor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

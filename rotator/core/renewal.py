@@ -17,7 +17,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from rotator.core.checks import Verdict, verdict
-from rotator.core.model import Authority, CertificateWant, Observation, Publication
+from rotator.core.model import Authority, CertificateWant, Observation, Publication, SubjectName
 from rotator.core.steps import IssueLeaf, Nothing, Reason, Republish, RepublishReason, Wait
 from rotator.core.window import LeafPolicy, written
 
@@ -62,8 +62,15 @@ def decide(
     signer = want.signer
     if signer is None:
         return _mend_trust(want, seen, found.publication) or _nobody_signs(want, found, now)
-    waiting = _cannot_cover(signer, want, found, policy, now) or _put_off(
-        want, found, policy, now, held_until=held_until, hold_past_safety_line=hold_past_safety_line
+    waiting = _cannot_cover(signer, want, found, policy, now) or put_off(
+        want.certificate.name,
+        found.reasons,
+        _line(found),
+        policy,
+        now,
+        emergency=want.asked is not None and want.asked.emergency,
+        held_until=held_until,
+        hold_past_safety_line=hold_past_safety_line,
     )
     if waiting is not None:
         # A leaf that waits must not starve its bundle.
@@ -104,24 +111,29 @@ def _cannot_cover(
     return None
 
 
-def _put_off(
-    want: CertificateWant,
-    found: Verdict,
+def put_off(
+    name: SubjectName,
+    reasons: tuple[Reason, ...],
+    line: datetime | None,
     policy: LeafPolicy,
     now: datetime,
     *,
+    emergency: bool,
     held_until: datetime | None,
     hold_past_safety_line: bool,
 ) -> Wait | None:
-    """Return the wait for a hold, window or freeze; None if nothing may put the issue off any longer."""
-    if BROKEN_NOW & set(found.reasons):
+    """
+    Return the wait for a hold, window or freeze; None if nothing may put the issue of *name* off any longer.
+
+    *line* is the safety line, None without anything to lose; *emergency* says that whoever asked skips windows.
+    """
+    if BROKEN_NOW & set(reasons):
         return None
-    line, name = _line(found), want.certificate.name
-    is_past = _is_urgent(found, now)
+    is_past = line is None or now >= line
     if held_until is not None and now < held_until and (hold_past_safety_line or not is_past):
         until = held_until if hold_past_safety_line or line is None else min(held_until, line)
         return Wait(until=until, on=(f"pause of {name}",), why="which a person asked for", alert=is_past)
-    is_emergency = want.asked is not None and want.asked.emergency and Reason.ASKED_FOR in found.reasons
+    is_emergency = emergency and Reason.ASKED_FOR in reasons
     if is_past or is_emergency or policy.calendar.allows(now):
         return None
     opens = policy.calendar.next_allowed(now)

@@ -114,6 +114,49 @@ class LowerNumber:
     because: str
 
 
+# --- token steps -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueToken:
+    """Have a token issued, check what came back, and publish it."""
+
+    token: SubjectName
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepublishToken:
+    """Write the present token again, to every target that differs."""
+
+    token: SubjectName
+    reason: RepublishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddSigningKey:
+    """Add a key that signs tokens from then on; what the ones before signed stays valid."""
+
+    name: SubjectName
+    serial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustSigningKey:
+    """Take a new signing key for known everywhere, so that tokens are issued anew."""
+
+    name: SubjectName
+    serial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveSigningKey:
+    """Remove a signing key that no token needs any more; whatever it signed is refused from then on."""
+
+    name: SubjectName
+    serial: int
+
+
 # --- authority steps ------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +222,9 @@ class RevokeIssuer:
 LeafStep = IssueLeaf | Republish
 RollStep = DrainMember | ReplaceMember | UndrainMember | RaiseNumber | LowerNumber
 AuthorityStep = PrepareIssuer | PublishBundle | ActivateIssuer | ReissueLeaves | RetireIssuer | RevokeIssuer
-Step = LeafStep | RollStep | AuthorityStep
+TokenStep = IssueToken | RepublishToken
+SigningKeyStep = AddSigningKey | TrustSigningKey | RemoveSigningKey
+Step = LeafStep | RollStep | AuthorityStep | TokenStep | SigningKeyStep
 
 
 # --- what is not a step -----------------------------------------------------------------------------------------------
@@ -226,6 +271,17 @@ def sentence(step: Step) -> str:
             return f"issue {step.certificate} anew from {step.signer.id[:12]} ({why})"
         case Republish():
             return f"publish {step.certificate} again ({step.reason.value.replace('_', ' ')})"
+        case IssueToken():
+            why = ", ".join(reason.value.replace("_", " ") for reason in step.reasons)
+            return f"issue {step.token} anew ({why})"
+        case RepublishToken():
+            return f"publish {step.token} again ({step.reason.value.replace('_', ' ')})"
+        case AddSigningKey():
+            return f"add signing key {step.serial} of {step.name}"
+        case TrustSigningKey():
+            return f"issue every token of {step.name} anew from signing key {step.serial}"
+        case RemoveSigningKey():
+            return f"remove signing key {step.serial} of {step.name}"
         case DrainMember():
             return f"drain {step.member} of {step.workload}"
         case ReplaceMember():

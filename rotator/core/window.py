@@ -15,11 +15,29 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-
-from rotator.core.model import Leaf
+from typing import Protocol
 
 _SECOND = timedelta(seconds=1)
 _HASH_BYTES = 8
+
+
+class Ending(Protocol):
+    """What lives from one moment to another: a leaf, or a token."""
+
+    @property
+    def not_before(self) -> datetime:
+        """Return when it begins."""
+        ...
+
+    @property
+    def not_after(self) -> datetime:
+        """Return when it ends by itself."""
+        ...
+
+    @property
+    def chain_not_after(self) -> datetime:
+        """Return the earliest end of it and of whatever stands above it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +180,7 @@ def hash_fraction(identity: str) -> float:
     return int.from_bytes(digest, "big") / float(1 << 8 * _HASH_BYTES)
 
 
-def renewal_window(leaf: Leaf, lifetime: timedelta, policy: LeafPolicy, identity: str) -> Window:
+def renewal_window(leaf: Ending, lifetime: timedelta, policy: LeafPolicy, identity: str) -> Window:
     """
     Return when *leaf* may be renewed: opens early, must be renewed by the safety line, closes at expiry.
 
@@ -205,7 +223,7 @@ def written(duration: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
-def _issued_at(leaf: Leaf, lifetime: timedelta, backdate: timedelta) -> datetime:
+def _issued_at(leaf: Ending, lifetime: timedelta, backdate: timedelta) -> datetime:
     """Return when *leaf* was signed: its wanted lifetime before its end, else the undone back-dating."""
     by_lifetime = leaf.not_after - lifetime
     # One second of slack: CAs cut fractions off both ends.

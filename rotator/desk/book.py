@@ -22,13 +22,19 @@ from rotator.core.model import SubjectName
 from rotator.desk.asking import Asked, Signed
 from rotator.engine.engine import Engine
 from rotator.engine.recorder import Scribe
-from rotator.engine.targets import CertificateTarget, DomainTarget, PlatformTarget
+from rotator.engine.targets import (
+    CertificateTarget,
+    DomainTarget,
+    PlatformTarget,
+    SigningKeyTarget,
+    TokenTarget,
+)
 from rotator.ports import AppliedDocument, Hold, PlatformChange, Request, Rotation
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
 
-Target = CertificateTarget | DomainTarget | PlatformTarget
+Target = CertificateTarget | DomainTarget | PlatformTarget | TokenTarget | SigningKeyTarget
 Draft = Callable[[Signed], Request]
 """Makes the request's row from the commitments of the transaction that saves it."""
 
@@ -305,7 +311,7 @@ class Book:
                 identity: str | None = f"spiffe://{target.name}"
             case CertificateTarget():
                 identity = target.certificate.identity
-            case PlatformTarget():
+            case PlatformTarget() | TokenTarget() | SigningKeyTarget():
                 identity = None
         return Scribe(clock=self._engine.clock, subject=name_of(target), rotation=rotation, spiffe_id=identity)
 

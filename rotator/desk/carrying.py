@@ -36,7 +36,13 @@ from rotator.desk.book import Book, Draft, Exceptional, Target, name_of
 from rotator.engine import status
 from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
-from rotator.engine.targets import CertificateTarget, DomainTarget, PlatformTarget
+from rotator.engine.targets import (
+    CertificateTarget,
+    DomainTarget,
+    PlatformTarget,
+    SigningKeyTarget,
+    TokenTarget,
+)
 from rotator.errors import ConfigError, Rejected, Unavailable
 from rotator.platform.changes import ChangeKind, Plan, shown
 from rotator.platform.documents import PLATFORM
@@ -46,7 +52,7 @@ from rotator.telemetry import LogEvent
 log = structlog.get_logger(__name__)
 
 _STALE: Final = "the plan has changed since it was shown: the control plane or the configuration has; look at it again"
-_NOT_ROLLED_BACK: Final = "{} is a certificate: only a trust domain's CA rotation is rolled back"
+_NOT_ROLLED_BACK: Final = "{} is no trust domain: only a trust domain's CA rotation is rolled back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +194,7 @@ class Carrier:
 
     def _no_rotation(self, target: Target, order: RotateRequest) -> str | None:
         if order.compromised and not isinstance(target, DomainTarget):
-            return "only a trust domain's CA can be declared compromised: rotate the certificate instead"
+            return "only a trust domain's CA can be declared compromised: rotate what you named instead"
         refuses = self._mesh_refuses(target) if isinstance(target, DomainTarget) else None
         if refuses is not None:
             return refuses
@@ -197,7 +203,7 @@ class Carrier:
             return None
         if order.compromised and under_way.intent is not IntentKind.COMPROMISE:
             return None
-        if isinstance(target, CertificateTarget) and under_way.trigger is not Trigger.REQUEST:
+        if isinstance(target, CertificateTarget | TokenTarget) and under_way.trigger is not Trigger.REQUEST:
             return None
         return f"rotation {under_way.id} is under way already (law 5): wait for it"
 
@@ -419,16 +425,26 @@ class Carrier:
     # --- pieces -----------------------------------------------------------------------------------------------------
 
     def _everything(self) -> tuple[SubjectName, ...]:
-        """Return every certificate and trust domain."""
+        """Return every certificate, trust domain, token and signing key."""
         fleet = self._engine.fleet
-        return (*(each.subject for each in fleet.domains.values()), *fleet.certificates)
+        return (
+            *(each.subject for each in fleet.domains.values()),
+            *fleet.certificates,
+            *fleet.signing_keys,
+            *fleet.tokens,
+        )
 
     def _target(self, name: SubjectName) -> Target:
         """Return what *name* names in the configuration, with the journal as it stands."""
         # A commit whose reply was lost may have taken: what is under way is changed from what the journal holds.
         self._engine.recorder.settle_doubt()
         fleet = self._engine.fleet
-        found = fleet.certificates.get(name) or fleet.domains.get(TrustDomainName(name))
+        found: Target | None = (
+            fleet.certificates.get(name)
+            or fleet.domains.get(TrustDomainName(name))
+            or fleet.tokens.get(name)
+            or fleet.signing_keys.get(name)
+        )
         if found is None:
             known = ", ".join(sorted(self._everything()))
             raise ConfigError(f"nothing is called {name}; the configuration names {known}")
@@ -463,6 +479,10 @@ def kind_of(target: Target) -> SubjectKind:
             return SubjectKind.CERTIFICATE
         case PlatformTarget():
             return SubjectKind.PLATFORM
+        case TokenTarget() | SigningKeyTarget():
+            return SubjectKind.TOKEN
+        case other:
+            assert_never(other)
 
 
 def _skipped(asked: Asked) -> list[Exceptional]:

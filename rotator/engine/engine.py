@@ -1,5 +1,5 @@
 """
-The engine: one fleet, one sweep, four kinds of targets.
+The engine: one fleet, one sweep, six kinds of targets.
 
 Rules that must stay true here:
 
@@ -39,7 +39,10 @@ from rotator.engine.recorder import EventSpool, Recorder, Scribe
 from rotator.engine.recovery import Recovery
 from rotator.engine.roll_reconciler import RollReconciler
 from rotator.engine.roll_steps import RollSteps
+from rotator.engine.signing_keys import SigningKeyReconciler
 from rotator.engine.targets import Fleet, TargetId
+from rotator.engine.token_reconciler import TokenReconciler
+from rotator.engine.token_steps import TokenSteps
 from rotator.engine.watcher import AT_ONCE, Watcher
 from rotator.engine.workers import Pool
 from rotator.errors import InvariantBroken, JournalError, RotatorError
@@ -108,11 +111,20 @@ class Engine:
             wave=self._wave,
         )
         self.platform = PlatformReconciler(recorder=self.recorder, locks=self._locks)
+        self.signing_keys = SigningKeyReconciler(recorder=self.recorder, locks=self._locks, kick=self._kick_tokens)
+        self.tokens = TokenReconciler(
+            recorder=self.recorder,
+            limits=limits,
+            locks=self._locks,
+            steps=TokenSteps(recorder=self.recorder, limits=limits),
+            key_want=self.signing_keys.want,
+        )
         self.pool = Pool(clock=clock, threads=threads, visit=self.visit, failed=self._failed)
         self.fleet_alerts = FleetAlerts(
             policy=alert_policy or AlertPolicy(),
             recorder=self.recorder,
             leaves=self.leaves,
+            tokens=self.tokens,
             rolls=self.rolls,
             domains=self.domains,
             limits=limits,
@@ -204,6 +216,10 @@ class Engine:
         fleet = self.fleet
         if subject in fleet.certificates:
             return self.leaves.view(subject) is not None
+        if subject in fleet.tokens:
+            return self.tokens.view(subject) is not None
+        if subject in fleet.signing_keys:
+            return self.signing_keys.view(subject) is not None
         if subject in fleet.workloads:
             return self.pool.look(fleet.workloads[subject].id)[0] is not None
         domain = TrustDomainName(subject)
@@ -231,6 +247,14 @@ class Engine:
                     for rolled in certificate.certificate.rolls:
                         self.pool.kick(fleet.workloads[rolled].id)
                 return look
+            case "token":
+                token = fleet.tokens[SubjectName(name)]
+                look = self.tokens.reconcile(fleet, token)
+                if token.keys is not None and self.memory.open_rotation(token.keys) is not None:
+                    self.pool.kick(fleet.signing_keys[token.keys].id)
+                return look
+            case "signing_key":
+                return self.signing_keys.reconcile(fleet, fleet.signing_keys[SubjectName(name)], self.tokens)
             case _:
                 workload = fleet.workloads[SubjectName(name)]
                 return self.rolls.reconcile(fleet, workload, self.leaves)
@@ -257,6 +281,11 @@ class Engine:
             if view is None or view.window is None:
                 self.pool.kick(target.id)
 
+    def _kick_tokens(self, fleet: Fleet, keys: SubjectName) -> None:
+        """Let the tokens that *keys* sign be looked at now."""
+        for target in fleet.signed_by(keys):
+            self.pool.kick(target.id)
+
     def _failed(self, target: TargetId, error: RotatorError, failures: int) -> None:
         """Log a failed visit, and record the first failure of a streak."""
         log.warning(LogEvent.TARGET_FAILED, target=target, error=str(error), failures=failures)
@@ -282,4 +311,6 @@ def target_ids(fleet: Fleet) -> tuple[TargetId, ...]:
         *(each.id for each in fleet.certificates.values()),
         *(each.id for each in fleet.workloads.values()),
         *([fleet.platform.id] if fleet.platform is not None else []),
+        *(each.id for each in fleet.signing_keys.values()),
+        *(each.id for each in fleet.tokens.values()),
     )

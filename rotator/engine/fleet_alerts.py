@@ -37,7 +37,8 @@ from rotator.engine.limits import Limits
 from rotator.engine.observe import newest
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_reconciler import RollReconciler
-from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, WorkloadTarget
+from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, TokenTarget, WorkloadTarget
+from rotator.engine.token_reconciler import TokenReconciler
 from rotator.errors import JournalError
 from rotator.ports import IssuanceState
 
@@ -64,6 +65,7 @@ class FleetAlerts:
         policy: AlertPolicy,
         recorder: Recorder,
         leaves: LeafReconciler,
+        tokens: TokenReconciler,
         rolls: RollReconciler,
         domains: Domains,
         limits: Limits,
@@ -74,6 +76,7 @@ class FleetAlerts:
         self._recorder = recorder
         self._memory = recorder.memory
         self._leaves = leaves
+        self._tokens = tokens
         self._rolls = rolls
         self._domains = domains
         self._limits = limits
@@ -91,6 +94,8 @@ class FleetAlerts:
         for domain in fleet.domains.values():
             yield from self._of_domain(domain, now)
         yield from self._of_certificates(fleet, now)
+        for token in fleet.tokens.values():
+            yield from self._of_token(token, now)
         for workload in fleet.workloads.values():
             yield from self._of_workload(fleet, workload, now)
         yield from self._of_spool(now)
@@ -101,7 +106,9 @@ class FleetAlerts:
         if known_for is None or known_for[0] is not fleet or known_for[1] is not self.policy:
             self._known_for = (fleet, self.policy)
             self._known.clear()
-            self._unproven = {name: at for name, at in self._unproven.items() if name in fleet.certificates}
+            self._unproven = {
+                name: at for name, at in self._unproven.items() if name in fleet.certificates or name in fleet.tokens
+            }
 
     # --- certificates -----------------------------------------------------------------------------------------------
 
@@ -131,7 +138,7 @@ class FleetAlerts:
             self._unproven.setdefault(target.name, self._first_unproven(target, view.at))
         return self._work_out(target, view, now)
 
-    def _first_unproven(self, target: CertificateTarget, now: datetime) -> datetime:
+    def _first_unproven(self, target: CertificateTarget | TokenTarget, now: datetime) -> datetime:
         """Return from when on *target* is unproven: from *now*, unless a process before has told of it."""
         budget = target.policy.budget
         waits = {
@@ -177,6 +184,28 @@ class FleetAlerts:
             former_ends=former_ends,
             breaker=(view.at, tripped) if tripped is not None else None,
         )
+
+    def _of_token(self, target: TokenTarget, now: datetime) -> tuple[Alert, ...]:
+        """Return what the last look at *target* raises: as a certificate, for it ends as one."""
+        view = self._tokens.view(target.name)
+        if view is None:
+            return ()
+        if view.proven:
+            self._unproven.pop(target.name, None)
+        else:
+            self._unproven.setdefault(target.name, self._first_unproven(target, view.at))
+        hold = self._memory.hold(target.name)
+        tripped = self._limits.tripped_until(target.name) if view.look.alert else None
+        standing = CertificateStanding(
+            name=target.name,
+            policy=target.policy,
+            window=view.window,
+            held_until=hold.until if hold is not None else None,
+            unproven_since=self._unproven.get(target.name),
+            waiting_on=view.waiting_on,
+            breaker=(view.at, tripped) if tripped is not None else None,
+        )
+        return true_at(certificate_alerts(standing, self.policy), now)
 
     # --- the rest: few ----------------------------------------------------------------------------------------------
 

@@ -342,10 +342,10 @@ class LeafReconciler:
                 reason=found,
                 old=was.leaf if was is not None else None,
                 new=held.leaf if held is not None else None,
-                corroboration=Corroboration(kubernetes=_written_by(held)),
+                corroboration=Corroboration(kubernetes=written_by(held)),
                 detail={"target": known.target, "publication": known.number} if known is not None else {},
             )
-            identity = f"drifted:{_identity_of(known)}:{found}"
+            identity = f"drifted:{state_of(known)}:{found}"
             # The same state is found at every look until it is put right, and is one effect.
             events.append(replace(event, id=uuid.uuid5(uuid.NAMESPACE_URL, identity).hex))
         if events:
@@ -520,8 +520,13 @@ def next_drift_look(target: CertificateTarget, now: datetime) -> datetime:
     A twentieth of the lifetime apart, within bounds, each certificate at its own moment of that interval, which hashing
     its identity chooses: ten thousand are spread evenly from the first interval on, after every restart alike (law 20).
     """
-    every = min(max(target.certificate.lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK)
-    drawn = int.from_bytes(hashlib.sha256(f"drift:{target.certificate.identity}".encode()).digest()[:8], "big")
+    return next_look_for_drift(target.certificate.identity, target.certificate.lifetime, now)
+
+
+def next_look_for_drift(identity: str, lifetime: timedelta, now: datetime) -> datetime:
+    """Return when what lives for *lifetime* is looked at again though nothing is due, as `next_drift_look` says."""
+    every = min(max(lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK)
+    drawn = int.from_bytes(hashlib.sha256(f"drift:{identity}".encode()).digest()[:8], "big")
     # Durations are whole microseconds: a moment that has come is not found again.
     phase = timedelta(microseconds=drawn % (every // timedelta(microseconds=1)))
     return now + every - (now - _ANY_MOMENT - phase) % every
@@ -534,15 +539,16 @@ def drift_of(was: Publication | None, held: Publication | None) -> str | None:
     return "; ".join(each for each in (held.problem, held.drift) if each) or None
 
 
-def _identity_of(publication: Publication | None) -> str:
+def state_of(publication: Publication | None) -> str:
     """Return what tells one state of one place from every other."""
     if publication is None:
         return ""
-    leaf = publication.leaf.sha256 if publication.leaf is not None else ""
-    return f"{publication.target}:{publication.number}:{publication.revision or leaf}"
+    held = publication.leaf or publication.token
+    content = held.sha256 if held is not None else ""
+    return f"{publication.target}:{publication.number}:{publication.revision or content}"
 
 
-def _written_by(held: Publication | None) -> str | None:
+def written_by(held: Publication | None) -> str | None:
     """Return what an API server says of who wrote there last."""
     if held is None or held.revision is None:
         return None

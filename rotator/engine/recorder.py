@@ -21,7 +21,7 @@ from typing import Protocol
 import structlog
 
 from rotator.core.event import CertificateFacts, Corroboration, Event, EventType
-from rotator.core.model import Authority, Leaf
+from rotator.core.model import Authority, Leaf, Token
 from rotator.core.trace import trace_id
 from rotator.engine.memory import Memory, Row
 from rotator.engine.tracing import Tracing
@@ -267,8 +267,8 @@ class Scribe:
         *,
         result: str = "ok",
         reason: str | None = None,
-        old: Leaf | Authority | None = None,
-        new: Leaf | Authority | None = None,
+        old: Leaf | Authority | Token | None = None,
+        new: Leaf | Authority | Token | None = None,
         corroboration: Corroboration | None = None,
         detail: Mapping[str, str | int | bool] | None = None,
     ) -> Event:
@@ -295,11 +295,11 @@ class Scribe:
         )
 
 
-def _facts(certificate: Leaf | Authority | None) -> CertificateFacts | None:
-    """Return what a record says of *certificate*."""
+def _facts(certificate: Leaf | Authority | Token | None) -> CertificateFacts | None:
+    """Return what a record says of *certificate*, or of a token."""
     if certificate is None:
         return None
-    signer = certificate.issuer if isinstance(certificate, Leaf) else certificate.parent or certificate.id
+    signer = certificate.parent or certificate.id if isinstance(certificate, Authority) else certificate.issuer
     return CertificateFacts(
         serial=certificate.serial,
         sha256=certificate.sha256,

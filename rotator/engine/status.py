@@ -16,10 +16,18 @@ from rotator.core.authority_policy import next_due
 from rotator.core.model import Phase, RelyingParty, SubjectKind, SubjectName, TrustDomainName
 from rotator.core.rollout import foreseen
 from rotator.core.steps import Done, Nothing, Refused, Wait, sentence
+from rotator.engine import token_status
 from rotator.engine.domains import DomainState
 from rotator.engine.engine import Engine
 from rotator.engine.observe import newest
-from rotator.engine.targets import CertificateTarget, DomainTarget, PlatformTarget, WorkloadTarget
+from rotator.engine.targets import (
+    CertificateTarget,
+    DomainTarget,
+    PlatformTarget,
+    SigningKeyTarget,
+    TokenTarget,
+    WorkloadTarget,
+)
 from rotator.ports import Rotation, RotationState
 
 
@@ -34,6 +42,8 @@ def subjects(engine: Engine) -> list[dict[str, Any]]:
     return [
         *(_domain(engine, each) for each in fleet.domains.values()),
         *(_certificate(engine, each) for each in fleet.certificates.values()),
+        *(_signing_keys(engine, each) for each in fleet.signing_keys.values()),
+        *(_token(engine, each) for each in fleet.tokens.values()),
     ]
 
 
@@ -144,6 +154,7 @@ def plan(engine: Engine, horizon: timedelta) -> list[dict[str, Any]]:
     now = engine.clock.now()
     rows = [row for each in engine.fleet.domains.values() for row in _domain_plan(engine, each, now, horizon)]
     rows += [row for each in engine.fleet.certificates.values() for row in _leaf_plan(engine, each, now, horizon)]
+    rows += token_status.planned(engine, now, horizon)
     return sorted(rows, key=lambda row: str(row["at"]))
 
 
@@ -179,7 +190,21 @@ def progress(engine: Engine, rotation: Rotation) -> dict[str, Any]:
         view = engine.leaves.view(certificate.name)
         waiting = len(view.proof.waiting_on) if view is not None else total
         proven = max(0, total - waiting)
-    target: DomainTarget | CertificateTarget | PlatformTarget | None = domain or certificate
+    token = engine.fleet.tokens.get(rotation.subject)
+    keys = engine.fleet.signing_keys.get(rotation.subject)
+    if token is not None:
+        row = _token(engine, token)
+        total = len(token.stores)
+        seen = engine.tokens.view(token.name)
+        proven = max(0, total - len(seen.waiting_on)) if seen is not None else 0
+    elif keys is not None:
+        row = _signing_keys(engine, keys)
+        signed = engine.fleet.signed_by(keys.name)
+        total = len(signed)
+        proven = sum(engine.tokens.needing(each, rotation.to_generation or 0) is None for each in signed)
+    target: DomainTarget | CertificateTarget | TokenTarget | SigningKeyTarget | PlatformTarget | None = (
+        domain or certificate or token or keys
+    )
     if rotation.kind is SubjectKind.PLATFORM and engine.fleet.platform is not None:
         target = engine.fleet.platform
     look = engine.pool.look(target.id)[0] if target is not None else None
@@ -199,8 +224,17 @@ def progress(engine: Engine, rotation: Rotation) -> dict[str, Any]:
     }
 
 
-def rotation_plan(engine: Engine, target: DomainTarget | CertificateTarget, *, compromised: bool = False) -> list[str]:
+def rotation_plan(
+    engine: Engine,
+    target: DomainTarget | CertificateTarget | TokenTarget | SigningKeyTarget,
+    *,
+    compromised: bool = False,
+) -> list[str]:
     """Return, in sentences, what a rotation of *target* asked for now would do."""
+    if isinstance(target, TokenTarget):
+        return token_status.token_plan(target)
+    if isinstance(target, SigningKeyTarget):
+        return token_status.signing_key_plan(engine, target)
     if isinstance(target, DomainTarget) and compromised:
         taken = (
             f"publish the bundle {{new}} and a new leaf to all {len(engine.fleet.relying_on(target.name))} consumers"
@@ -368,6 +402,39 @@ def _certificate(engine: Engine, target: CertificateTarget) -> dict[str, Any]:
         "skew_seconds": int(domain.policy.skew.total_seconds()),
         "trust_deadline": None,
         "trust_domain": target.certificate.trust_domain,
+        **_common(engine, rotation, target.name, failures, error, look.why if look else ""),
+    }
+
+
+def _token(engine: Engine, target: TokenTarget) -> dict[str, Any]:
+    """Return one token's row."""
+    # In this order, as for a certificate.
+    rotation = engine.memory.open_rotation(target.name)
+    return _of_kind_token(engine, target, rotation, token_status.token_row(engine, target), target.token.trust_domain)
+
+
+def _signing_keys(engine: Engine, target: SigningKeyTarget) -> dict[str, Any]:
+    """Return the row of one set of signing keys."""
+    rotation = engine.memory.open_rotation(target.name)
+    return _of_kind_token(engine, target, rotation, token_status.signing_key_row(engine, target), None)
+
+
+def _of_kind_token(
+    engine: Engine,
+    target: TokenTarget | SigningKeyTarget,
+    rotation: Rotation | None,
+    row: dict[str, Any],
+    trust_domain: TrustDomainName | None,
+) -> dict[str, Any]:
+    """Return *row* with what every subject's row has."""
+    look, failures, error = engine.pool.look(target.id)
+    return {
+        "name": target.name,
+        "kind": "token",
+        **row,
+        "waiting_on": list(look.waiting_on) if look is not None else [],
+        "trust_deadline": None,
+        "trust_domain": trust_domain,
         **_common(engine, rotation, target.name, failures, error, look.why if look else ""),
     }
 

@@ -15,9 +15,10 @@ from datetime import timedelta
 from typing import NewType
 
 from rotator.core.authority import AuthorityPolicy
-from rotator.core.model import KeyType, ManagedCertificate, SubjectName, TrustDomainName
+from rotator.core.model import KeyType, ManagedCertificate, ManagedToken, SubjectName, TrustDomainName
 from rotator.core.order import Part
 from rotator.core.rollout import RolloutPolicy
+from rotator.core.tokens import SigningKeyPolicy
 from rotator.core.window import LeafPolicy
 from rotator.platform.documents import PLATFORM, Address, Document
 from rotator.platform.drift import Drift
@@ -32,13 +33,18 @@ from rotator.ports import (
     MeshDocuments,
     ParentRevocation,
     Probe,
+    SigningKeys,
     Surging,
+    TokenIssuer,
+    TokenStore,
     Workloads,
 )
 
 TargetId = NewType("TargetId", str)
-"""``certificate:NAME``, ``trust_domain:NAME``, ``workload:NAME`` or ``platform:platform``: the key of a lock, and of a
-place in the queue."""
+"""
+``certificate:NAME``, ``trust_domain:NAME``, ``workload:NAME``, ``token:NAME``, ``signing_key:NAME`` or
+``platform:platform``: the key of a lock and of a place in the queue.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +154,42 @@ class PlatformTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTarget:
+    """One managed token, who issues it and where it goes."""
+
+    token: ManagedToken
+    policy: LeafPolicy
+    issuer: TokenIssuer
+    stores: tuple[TokenStore, ...]
+    keys: SubjectName | None = None
+    """The signing keys of the configuration that sign it; None if rotator does not rotate them."""
+
+    @property
+    def id(self) -> TargetId:
+        """Return the lock and queue key."""
+        return TargetId(f"token:{self.token.name}")
+
+    @property
+    def name(self) -> SubjectName:
+        """Return the token's name in the configuration."""
+        return self.token.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKeyTarget:
+    """The keys that sign one kind of tokens of one control plane."""
+
+    name: SubjectName
+    policy: SigningKeyPolicy
+    keys: SigningKeys
+
+    @property
+    def id(self) -> TargetId:
+        """Return the lock and queue key."""
+        return TargetId(f"signing_key:{self.name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """Everything one daemon looks after; replaced as a whole when the configuration is loaded again."""
 
@@ -157,6 +199,12 @@ class Fleet:
     domains: Mapping[TrustDomainName, DomainTarget] = field(default_factory=dict)
     workloads: Mapping[SubjectName, WorkloadTarget] = field(default_factory=dict)
     platform: PlatformTarget | None = None
+    tokens: Mapping[SubjectName, TokenTarget] = field(default_factory=dict)
+    signing_keys: Mapping[SubjectName, SigningKeyTarget] = field(default_factory=dict)
+
+    def signed_by(self, keys: SubjectName) -> tuple[TokenTarget, ...]:
+        """Return the managed tokens that the signing keys *keys* sign."""
+        return tuple(each for each in self.tokens.values() if each.keys == keys)
 
     def relying_on(self, domain: TrustDomainName) -> tuple[CertificateTarget, ...]:
         """Return the certificates whose bundle holds *domain*, its own leaves' owners included."""

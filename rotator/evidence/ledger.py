@@ -47,6 +47,9 @@ def _sentence(record: Record) -> str:
 def _words(event: Event) -> str:
     new, old = _certificate(event.new), _certificate(event.old)
     why = f" because {event.reason}" if event.reason else ""
+    told = _of_token(event, why) if "token_kind" in event.detail else _of_signing_key(event, why)
+    if told is not None:
+        return told
     match event.type:
         case EventType.INTENT:
             return f"{event.detail.get('step', 'a rotation')} was intended{why}"
@@ -88,6 +91,62 @@ def _words(event: Event) -> str:
             what = event.type.value.replace("_", " ")
             result = "" if event.result == "ok" else f": {event.result}"
             return f"{what}{_member(event)}{result}{why}"
+
+
+def _of_token(event: Event, why: str) -> str | None:
+    """Return what *event* says of a token, None if the words for certificates do."""
+    new, old = _certificate(event.new), _certificate(event.old)
+    named = _short(str(event.detail.get("serial") or "")) or "whose name nobody knows"
+    ends = f", at {event.detail['ends']} at the latest" if "ends" in event.detail else ""
+    kind = event.detail.get("token_kind")
+    match event.type:
+        case EventType.ISSUED:
+            replaced = f" to replace {old}" if event.old else ""
+            signed = f" by {event.new.issuer}" if event.new else ""
+            return f"{kind} token {new} was issued{signed}{replaced}{why}{_validity(event.new)}"
+        case EventType.DISTRIBUTED:
+            return f"token {new} was published at {event.detail.get('target', 'its place')}{why}"
+        case EventType.VERIFIED:
+            return f"token {new} was read back at every place: {', '.join(event.corroboration.dataplanes)}"
+        case EventType.COMPLETED:
+            return f"the rotation was completed with token {new}"
+        case EventType.REVOKED:
+            return (
+                f"token {named} was put on the revocation list{why}: nobody connects with it any more, and who is "
+                "connected with it stays so until the connection ends"
+            )
+        case EventType.LAPSED:
+            return f"token {named} ended by itself{ends}{why}"
+        case EventType.MISSED if event.result == "expired":
+            return f"token {old} expired at {_ends(event.old)} and had not been replaced: who connects anew is refused"
+        case EventType.MISSED:
+            return f"token {old} should have been replaced by now and was not; it ends at {_ends(event.old)}"
+        case EventType.DRIFTED if "target" not in event.detail:
+            return f"token {named} was found off the revocation list{why}, and was put back"
+        case _:
+            return None
+
+
+def _of_signing_key(event: Event, why: str) -> str | None:
+    """Return what *event* says of a key that signs tokens, None if it is about none."""
+    if "signing_key" not in event.detail:
+        return None
+    key = f"signing key {event.detail.get('kid')} of {event.detail['signing_key']}"
+    match event.type:
+        case EventType.ISSUED:
+            return f"{key} was added{why}: it signs from then on"
+        case EventType.ACTIVATED:
+            return f"{key} is known wherever tokens are checked, so every token is issued anew{why}"
+        case EventType.RETIRED:
+            return f"{key} was removed{why}: what it signed is refused from then on"
+        case EventType.COMPLETED:
+            return f"the rotation was completed: {key} alone is left of the two"
+        case _:
+            return None
+
+
+def _ends(facts: CertificateFacts | None) -> str:
+    return rfc3339(facts.not_after) if facts else "an unknown moment"
 
 
 def _asked(event: Event) -> str:

@@ -223,6 +223,9 @@ class _Told:
 
     def _issued(self, record: Record, facts: CertificateFacts) -> None:
         event = record.event
+        if "token_kind" in event.detail:
+            # Nobody keeps a list of tokens: there is no other side.
+            return
         spki = event.detail.get(_SPKI)
         if isinstance(spki, str):
             self._by_key[spki] = facts.sha256

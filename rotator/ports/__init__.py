@@ -7,7 +7,8 @@ Rules that must stay true here:
 - Every call that leaves the process has a timeout, and raises only the tree of `rotator.errors`:
   `Unavailable` (no answer; the effect may be there), `Conflict`, `Denied`, `Rejected`.
 - Every call may be made twice (law 13).
-- No port returns a private key, but for `LeafStore.material`, which gives back what rotator itself wrote there.
+- No port returns a private key, but for `LeafStore.material`, which gives back what rotator itself wrote there; and
+  only `TokenIssuer.issue` and `TokenStore.text` return a token.
 """
 
 from rotator.core.model import Severity
@@ -48,6 +49,7 @@ from rotator.ports.notifying import Message, Notice, Notifier, Receiver
 from rotator.ports.platform import AppliedDocument, MeshDocuments, PlatformChange, PlatformMemory, SeenDocument
 from rotator.ports.publishing import BundleProbe, LeafStore, Probe, Readable, Stamp
 from rotator.ports.time import Clock
+from rotator.ports.tokens import IssuedToken, KnownToken, SigningKeys, TokenIssuer, TokenStore
 from rotator.ports.tracing import Attribute, Line, Reading, Span
 from rotator.ports.watching import Watch
 from rotator.ports.workloads import Drainer, Surging, Workloads
@@ -72,8 +74,10 @@ __all__ = [
     "IssuanceState",
     "IssuedCertificate",
     "IssuedLeaf",
+    "IssuedToken",
     "Issuer",
     "Journal",
+    "KnownToken",
     "LeafOrder",
     "LeafStore",
     "Lease",
@@ -111,11 +115,14 @@ __all__ = [
     "Sightings",
     "SignedAuthority",
     "SignedCheckpoints",
+    "SigningKeys",
     "Span",
     "Stamp",
     "StandingAlert",
     "StandingAlerts",
     "Surging",
+    "TokenIssuer",
+    "TokenStore",
     "Transaction",
     "Watch",
     "Workloads",

@@ -86,13 +86,15 @@ class IssuanceKind(StrEnum):
     LEAF = "leaf"
     AUTHORITY = "authority"
     PROBE = "probe"
+    TOKEN = "token"  # noqa: S105 -- a kind of order, not a secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuance:
-    """One certificate order, keyed by the public key that was chosen here before the call."""
+    """One certificate order, keyed by the public key that was chosen here before the call; or one of a token."""
 
     spki_sha256: str
+    """For a token, which has no key of its own, an id that was chosen here: ``token:<hex>``."""
     kind: IssuanceKind
     subject: SubjectName
     trust_domain: TrustDomainName

@@ -30,8 +30,11 @@ from rotator.settings.policies import (
     calendar,
     leaf_policy,
     managed_certificate,
+    managed_token,
     policy_sha256,
     rollout_policy,
+    signing_key_policy,
+    token_policy,
 )
 from rotator.settings.problems import refuse_all
 
@@ -45,9 +48,12 @@ __all__ = [
     "leaf_policy",
     "load",
     "managed_certificate",
+    "managed_token",
     "platform_of",
     "policy_sha256",
     "rollout_policy",
+    "signing_key_policy",
+    "token_policy",
 ]
 
 

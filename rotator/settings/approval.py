@@ -18,7 +18,7 @@ from rotator.settings.keys import Keys
 from rotator.settings.values import Name, OpenText, PositiveDuration
 
 OperationWord = Literal["rotate", "pause", "resume", "rollback", "adopt", "apply", "undo"]
-KindWord = Literal["certificate", "trust_domain", "platform"]
+KindWord = Literal["certificate", "trust_domain", "token", "platform"]
 
 
 class ApprovalRuleSettings(Keys):
@@ -27,9 +27,9 @@ class ApprovalRuleSettings(Keys):
     name: Name
     """What status and records call it."""
     subjects: tuple[OpenText, ...] | Literal["all"] = "all"
-    """Names of certificates and trust domains it is for, or platform; * stands for anything."""
-    kinds: tuple[KindWord, ...] = ("certificate", "trust_domain", "platform")
-    """Kinds of subjects it is for."""
+    """Names of certificates, trust domains, tokens and signing keys it is for, or platform; * for anything."""
+    kinds: tuple[KindWord, ...] = ("certificate", "trust_domain", "token", "platform")
+    """Kinds of subjects it is for; token: the keys that sign them too."""
     operations: tuple[OperationWord, ...] = ("rotate", "rollback", "adopt", "pause", "apply", "undo")
     """What it is for."""
     approvals: int = Field(default=1, ge=1, le=10, strict=True)

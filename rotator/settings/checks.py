@@ -31,8 +31,10 @@ from rotator.settings.model import Settings
 from rotator.settings.notify_checks import check_notify, check_watch
 from rotator.settings.platform_checks import check_platform
 from rotator.settings.policies import authority_policy, leaf_policy
+from rotator.settings.renewal_checks import check_renewal
 from rotator.settings.service_checks import check_service
 from rotator.settings.telemetry import check_telemetry
+from rotator.settings.token_checks import check_tokens
 from rotator.settings.trust import CertificateSettings
 from rotator.settings.values import spiffe_trust_domain
 from rotator.settings.workloads import ProcessSettings, Workload
@@ -168,7 +170,7 @@ def _certificates(settings: Settings, document: Document) -> None:
                     f"found {dns_name}; allowed what is in or below {', '.join(permitted)}; "
                     "do mend it or the CA's name_constraints",
                 )
-        _renewal(settings, document, name, certificate)
+        check_renewal(settings, document, (*place, "renew_at"), certificate.lifetime, leaf_policy(settings, name))
 
 
 def _task_pods(settings: Settings, document: Document, name: str, certificate: CertificateSettings) -> None:
@@ -204,34 +206,14 @@ def _references(settings: Settings, document: Document, name: str, certificate: 
             document.refuse(where, _unknown(workload, settings.workloads, "workloads"))
 
 
-def _renewal(settings: Settings, document: Document, name: str, certificate: CertificateSettings) -> None:
-    place: Place = ("certificates", name, "renew_at")
-    policy = leaf_policy(settings, name)
-    lifetime, budget = certificate.lifetime, policy.budget
-    complaints = policy.complaints(lifetime)
-    parts = (
-        f"(budget: issue {written(budget.issue)} + publish {written(budget.publish)} + drain {written(budget.drain)} + "
-        f"proof {written(budget.proof)} + retry_budget {written(budget.retry)} = {written(budget.total)})"
-    )
-    do = "do renew earlier, lengthen lifetime, or shorten timing or the drain's deadline"
-    for complaint in complaints:
-        document.refuse(place, f"found that {complaint} {parts}; allowed an opening before the safety line; {do}")
-    opens, line = lifetime * certificate.renew_at, lifetime - max(lifetime / 10, budget.total)
-    if not complaints and opens + settings.timing.sweep_every > line:
-        document.refuse(
-            place,
-            f"found that a renewal opens {written(opens)} after issue, sweep_every is "
-            f"{written(settings.timing.sweep_every)}, and the safety line is {written(line)} after issue {parts}; "
-            f"allowed at least one sweep in between; {do}, or sweep more often",
-        )
-
-
 def _breaker(settings: Settings, document: Document) -> None:
     """Refuse a breaker that ordinary renewals would trip; named after the certificate that is renewed most often."""
     limit = settings.limits.issuances_per_subject
+    renewed = {name: (each.lifetime, each.renew_at) for name, each in settings.certificates.items()}
+    renewed |= {name: (each.lifetime, each.renew_at) for name, each in settings.tokens.items()}
     every = {
-        name: max(certificate.lifetime * (certificate.renew_at - _JITTER), timedelta(seconds=1))
-        for name, certificate in settings.certificates.items()
+        name: max(lifetime * (renew_at - _JITTER), timedelta(seconds=1))
+        for name, (lifetime, renew_at) in renewed.items()
     }
     if not every:
         return
@@ -241,8 +223,8 @@ def _breaker(settings: Settings, document: Document) -> None:
     if limit.count < ordinary:
         document.refuse(
             ("limits", "issuances_per_subject", "count"),
-            f"found {limit.count} within {written(limit.within)}; allowed at least {ordinary}, because certificate "
-            f"{name} is renewed every {written(every[name])} or later and reissued when its CA changes; "
+            f"found {limit.count} within {written(limit.within)}; allowed at least {ordinary}, because "
+            f"{name} is renewed every {written(every[name])} or later and reissued when what signs it changes; "
             "do raise it, or the breaker would stop ordinary renewals",
         )
 
@@ -487,13 +469,13 @@ def _process(document: Document, place: Place, workload: Workload, process: Proc
 
 
 def _calendar(settings: Settings, document: Document) -> None:
-    known = {*settings.certificates, *settings.trust_domains}
+    known = {*settings.certificates, *settings.trust_domains, *settings.tokens, *settings.signing_keys}
     dated = (*(("windows", at, each.subjects) for at, each in enumerate(settings.windows)),
              *(("freezes", at, each.subjects) for at, each in enumerate(settings.freezes)))  # fmt: skip
     for key, at, subjects in dated:
         for index, subject in enumerate(subjects if subjects != "all" else ()):
             if subject not in known:
-                says = _unknown(subject, known, "certificates or trust_domains")
+                says = _unknown(subject, known, "certificates, trust_domains, tokens or signing_keys")
                 document.refuse((key, at, "subjects", index), says)
     for at, window in enumerate(settings.windows):
         if window.for_ > timedelta(days=7):
@@ -508,7 +490,8 @@ def _calendar(settings: Settings, document: Document) -> None:
 
 
 def _approval(settings: Settings, document: Document) -> None:
-    known = {*settings.certificates, *settings.trust_domains, *([PLATFORM] if settings.platform is not None else [])}
+    known = {*settings.certificates, *settings.trust_domains, *settings.tokens, *settings.signing_keys}
+    known |= {PLATFORM} if settings.platform is not None else set()
     names: set[str] = set()
     for at, rule in enumerate(settings.approval.rules):
         place: Place = ("approval", "rules", at)
@@ -517,7 +500,7 @@ def _approval(settings: Settings, document: Document) -> None:
         names.add(rule.name)
         for index, pattern in enumerate(rule.subjects if rule.subjects != "all" else ()):
             if not any(fnmatchcase(name, pattern) for name in known):
-                says = _unknown(pattern, known, "certificates or trust_domains")
+                says = _unknown(pattern, known, "certificates, trust_domains, tokens or signing_keys")
                 document.refuse((*place, "subjects", index), says)
         for key in ("subjects", "kinds", "operations"):
             if not getattr(rule, key):
@@ -568,4 +551,5 @@ _CHECKS: Final[tuple[Callable[[Settings, Document], None], ...]] = (
     check_service,
     check_platform,
     _telemetry,
+    check_tokens,
 )

@@ -24,6 +24,7 @@ from rotator.settings.notifying import Links, NotifyReceiver
 from rotator.settings.platform import PlatformSettings
 from rotator.settings.service import HTTPService
 from rotator.settings.telemetry import Telemetry
+from rotator.settings.tokens import SigningKeySettings, TokenSettings
 from rotator.settings.trust import CertificateSettings, TrustDomain
 from rotator.settings.values import (
     AbsolutePath,
@@ -138,7 +139,7 @@ class MaintenanceWindowSettings(Keys):
     name: Name
     """What status and plan call it."""
     subjects: Subjects = "all"
-    """Certificates and trust domains it is for."""
+    """Certificates, trust domains, tokens and signing keys it is for."""
     days: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
     """Days on which it starts."""
     from_: TimeOfDay = Field(alias="from")
@@ -159,7 +160,7 @@ class FreezeSettings(Keys):
     until: Moment
     """When it ends."""
     subjects: Subjects = "all"
-    """Certificates and trust domains it is for."""
+    """Certificates, trust domains, tokens and signing keys it is for."""
 
 
 class Alerts(Keys):
@@ -214,6 +215,10 @@ class Settings(Keys):
     """Trust domains by name."""
     certificates: Mapping[Name, CertificateSettings] = Field(default_factory=dict)
     """Certificates by name."""
+    tokens: Mapping[Name, TokenSettings] = Field(default_factory=dict)
+    """Tokens of Kuma's control planes by name."""
+    signing_keys: Mapping[Name, SigningKeySettings] = Field(default_factory=dict)
+    """Keys that sign such tokens by a name of your choice."""
     airflow: Mapping[Name, AirflowInstallation] = Field(default_factory=dict)
     """Airflows by name."""
     workloads: Mapping[Name, Workload] = Field(default_factory=dict)

@@ -30,6 +30,8 @@ def check_notify(settings: Settings, document: Document) -> None:
         *settings.certificates,
         *settings.trust_domains,
         *settings.workloads,
+        *settings.tokens,
+        *settings.signing_keys,
         *settings.issuers,
         *settings.watch,
         "ledger",
@@ -102,6 +104,8 @@ def check_watch(settings: Settings, document: Document) -> None:
         **dict.fromkeys(settings.certificates, "a certificate"),
         **dict.fromkeys(settings.trust_domains, "a trust domain"),
         **dict.fromkeys(settings.workloads, "a workload"),
+        **dict.fromkeys(settings.tokens, "a token"),
+        **dict.fromkeys(settings.signing_keys, "a signing key"),
         **dict.fromkeys(settings.issuers, "an issuer, which is watched always"),
     }
     alerts = settings.alerts

@@ -19,10 +19,20 @@ import rfc8785
 from rotator.core.approval import ApprovalPolicy, ApprovalRule, Operation
 from rotator.core.authority_policy import AuthorityPolicy
 from rotator.core.foreseen import AlertPolicy
-from rotator.core.model import ManagedCertificate, SubjectKind, SubjectName, TrustDomainName
+from rotator.core.model import (
+    ManagedCertificate,
+    ManagedToken,
+    SubjectKind,
+    SubjectName,
+    TokenGrant,
+    TokenKind,
+    TrustDomainName,
+)
 from rotator.core.rollout import AtDrainDeadline, RolloutPolicy
+from rotator.core.tokens import SigningKeyPolicy
 from rotator.core.window import Budget, Calendar, Freeze, LeafPolicy, MaintenanceWindow
 from rotator.settings.model import MaintenanceWindowSettings, Settings
+from rotator.settings.tokens import TokenSettings
 from rotator.settings.workloads import Workload
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -65,6 +75,73 @@ def leaf_policy(settings: Settings, name: str) -> LeafPolicy:
             retry=timing.retry_budget,
         ),
         backdate=timing.backdate,
+        calendar=calendar(settings, name),
+    )
+
+
+def managed_token(settings: Settings, name: str) -> ManagedToken:
+    """Return the token *name* as it is wanted."""
+    want = settings.tokens[name]
+    return ManagedToken(
+        name=SubjectName(name),
+        trust_domain=TrustDomainName(want.trust_domain),
+        grant=_grant(settings, want),
+        lifetime=want.lifetime,
+        revoke=want.revoke,
+        revoke_after=want.revoke_after,
+    )
+
+
+def _grant(settings: Settings, want: TokenSettings) -> TokenGrant:
+    """Return for whom the token *want* speaks."""
+    if want.dataplane is not None:
+        domain = settings.trust_domains.get(want.trust_domain)
+        own = domain.mesh.name if domain is not None and domain.mesh is not None else ""
+        proxy = want.dataplane
+        return TokenGrant(
+            kind=TokenKind.DATAPLANE,
+            name=proxy.name or "",
+            mesh=proxy.mesh or own,
+            tags=tuple(sorted((tag, tuple(sorted(set(values)))) for tag, values in proxy.tags.items())),
+            proxy_type=proxy.type or "",
+            workload=proxy.workload or "",
+        )
+    if want.zone is not None:
+        return TokenGrant(kind=TokenKind.ZONE, zone=want.zone.zone, scope=tuple(sorted(set(want.zone.scope))))
+    user = want.user
+    return TokenGrant(
+        kind=TokenKind.USER,
+        name=user.name if user is not None else "",
+        groups=tuple(sorted(set(user.groups))) if user is not None else (),
+    )
+
+
+def token_policy(settings: Settings, name: str) -> LeafPolicy:
+    """Return how the token *name* is kept fresh: as a leaf whose publication, read back, is its proof."""
+    timing, want = settings.timing, settings.tokens[name]
+    return LeafPolicy(
+        renew_at=want.renew_at,
+        skew=timing.skew,
+        budget=Budget(
+            issue=timing.issue,
+            publish=timing.publish,
+            drain=timedelta(),
+            proof=timedelta(),
+            retry=timing.retry_budget,
+        ),
+        backdate=timing.backdate,
+        calendar=calendar(settings, name),
+    )
+
+
+def signing_key_policy(settings: Settings, name: str) -> SigningKeyPolicy:
+    """Return how the signing keys *name* are kept fresh."""
+    want = settings.signing_keys[name]
+    return SigningKeyPolicy(
+        rotate_every=want.rotate_every,
+        known_after=want.known_after,
+        others_live=want.others_live,
+        skew=settings.timing.skew,
         calendar=calendar(settings, name),
     )
 

@@ -30,7 +30,7 @@ from rotator.core.authority_policy import active_generation
 from rotator.core.event import Event, EventType
 from rotator.core.model import Generation
 from rotator.engine.engine import Engine
-from rotator.engine.targets import CertificateTarget, DomainTarget
+from rotator.engine.targets import CertificateTarget, DomainTarget, TokenTarget
 from rotator.ports import Clock, Reading, Rotation
 from rotator.telemetry import METRICS, Metric
 from rotator.web.seen import LEADER, Daemon, checkpoint_at, spooled_records
@@ -175,6 +175,9 @@ class Metrics(Collector):
                 not_after.add_metric([issuer], session.token_not_after.timestamp())
             if session.token_life is not None:
                 life.add_metric([issuer], session.token_life.total_seconds())
+        for trust_domain, token in self._daemon.wired.logins.tokens() if self._daemon.wired.logins is not None else ():
+            not_after.add_metric([trust_domain], token.not_after.timestamp())
+            life.add_metric([trust_domain], (token.not_after - token.not_before).total_seconds())
         yield not_after
         yield life
         name, sentence, labels = _told(Metric.ISSUER_REQUESTS)
@@ -185,10 +188,11 @@ class Metrics(Collector):
 
 
 def _certificates(engine: Engine, now: datetime) -> Iterator[Family]:
-    """Yield what is known of every certificate that was seen."""
+    """Yield what is known of every certificate and token that was seen."""
     not_after, used = _family(Metric.CERTIFICATE_NOT_AFTER), _family(Metric.CERTIFICATE_LIFETIME_USED)
     overdue, line = _family(Metric.RENEWAL_OVERDUE), _family(Metric.SAFETY_LINE)
     opens = _family(Metric.RENEWAL_OPENS)
+    tokens, tokens_used = _family(Metric.MANAGED_TOKEN_NOT_AFTER), _family(Metric.MANAGED_TOKEN_LIFETIME_USED)
     for name, target in engine.fleet.certificates.items():
         view = engine.leaves.view(name)
         if view is None or view.window is None:
@@ -199,6 +203,16 @@ def _certificates(engine: Engine, now: datetime) -> Iterator[Family]:
         opens.add_metric(labels, window.opens.timestamp())
         line.add_metric(labels, window.safety_line.timestamp())
         overdue.add_metric(labels, _overdue(engine, target, window.opens, window.safety_line, now))
+    for name, token in engine.fleet.tokens.items():
+        seen = engine.tokens.view(name)
+        if seen is None or seen.window is None:
+            continue
+        window, labels = seen.window, [name]
+        tokens.add_metric(labels, window.closes.timestamp())
+        tokens_used.add_metric(labels, window.used(now))
+        opens.add_metric(labels, window.opens.timestamp())
+        line.add_metric(labels, window.safety_line.timestamp())
+        overdue.add_metric(labels, _overdue(engine, token, window.opens, window.safety_line, now))
     for domain in engine.fleet.domains.values():
         signing = _signing(engine, domain)
         if signing is None:
@@ -209,10 +223,12 @@ def _certificates(engine: Engine, now: datetime) -> Iterator[Family]:
         due = domain.policy.renewal_opens(signing.authority, str(domain.name))
         opens.add_metric(label, due.timestamp())
         overdue.add_metric(label, max(0.0, (now - due).total_seconds()) if _idle(engine, domain) else 0.0)
-    yield from (not_after, used, overdue, line, opens)
+    yield from (not_after, used, overdue, line, opens, tokens, tokens_used)
 
 
-def _overdue(engine: Engine, target: CertificateTarget, opens: datetime, line: datetime, now: datetime) -> float:
+def _overdue(
+    engine: Engine, target: CertificateTarget | TokenTarget, opens: datetime, line: datetime, now: datetime
+) -> float:
     """Return for how many seconds a renewal could have begun and has not: windows, freezes and pauses count."""
     if now <= opens:
         return 0.0
@@ -266,6 +282,7 @@ def _subjects(engine: Engine) -> Iterator[Family]:
         ("certificate", len(fleet.certificates)),
         ("trust_domain", len(fleet.domains)),
         ("workload", len(fleet.workloads)),
+        ("token", len(fleet.tokens) + len(fleet.signing_keys)),
     ):
         counts.add_metric([kind], count)
     for target in engine.pool.known():

@@ -124,7 +124,7 @@ def test_owner_and_group_are_given_to_the_consumer(tmp_path: Path, ca: FakeCA) -
 @pytest.mark.parametrize(
     ("access", "message"),
     [
-        (Access(key_mode=0o644), "let everyone at the private key"),
+        (Access(key_mode=0o644), "let everyone at tls.key"),
         (Access(owner="no-such-user"), "no user 'no-such-user'"),
         (Access(group="no-such-group"), "no group 'no-such-group'"),
     ],

@@ -198,7 +198,7 @@ def test_a_name_that_nobody_has_bound_is_nobody(posting: Posting) -> None:
     [
         ({"subjects": ["nonsense"]}, "nothing in the configuration has that name"),
         ({"operation": "Rollback", "subjects": [MESH]}, "no CA rotation is under way"),
-        ({"operation": "Rollback"}, "is a certificate"),
+        ({"operation": "Rollback"}, "is no trust domain"),
         ({"operation": "Pause", "until": "2020-01-01T00:00:00Z"}, "is past"),
         ({"compromised": True, "confirm": WEB}, "only a trust domain's CA"),
         ({"compromised": True, "confirm": "other"}, "type the subject once more"),

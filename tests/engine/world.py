@@ -181,7 +181,7 @@ class World:
     ) -> None:
         self.limit = limit
         self.crl_interval = timedelta(minutes=5)
-        self.clock = ManualClock(START)
+        self.clock = self.make_clock()
         self.vault = FakeVault(self.clock)
         self.faults = self.vault.faults
         self.directory = directory
@@ -234,6 +234,10 @@ class World:
             )
         self.certificates = targets
         self.engine = self.restart()
+
+    def make_clock(self) -> ManualClock:
+        """Return the clock of this world."""
+        return ManualClock(START)
 
     def fleet(self) -> Fleet:
         """Return the fleet as configured now."""

@@ -442,10 +442,9 @@ CROSS = {
     "a breaker for ordinary renewals": (
         ("{threads: 4}", "{issuances_per_subject: {count: 2, within: 1d}}"),
         (
-            "7: limits.issuances_per_subject.count: found 2 within 1d; allowed at least 10, because certificate web "
-            "is renewed "
-            "every 4h48m or later and reissued when its CA changes; do raise it, or the breaker would stop ordinary "
-            "renewals"
+            "7: limits.issuances_per_subject.count: found 2 within 1d; allowed at least 10, because web is renewed "
+            "every 4h48m or later and reissued when what signs it changes; do raise it, or the breaker would stop "
+            "ordinary renewals"
         ),
     ),
     "a Secret": (
@@ -469,7 +468,8 @@ CROSS = {
     "approvals for nobody": (
         ("limits: {threads: 4}", "approval: {rules: [{name: n, subjects: [we*, mail]}]}"),
         (
-            "7: approval.rules[0].subjects[1]: found mail; allowed what stands under certificates or trust_domains "
+            "7: approval.rules[0].subjects[1]: found mail; allowed what stands under certificates, trust_domains, "
+            "tokens or signing_keys "
             "(prod, web, worker); do mend the name or add it there"
         ),
     ),
@@ -488,7 +488,8 @@ CROSS = {
     "a window for nobody": (
         ("limits: {threads: 4}", "windows: [{name: n, subjects: [prod, mail], from: 01:00, for: 4h}]"),
         (
-            "7: windows[0].subjects[1]: found mail; allowed what stands under certificates or trust_domains (prod, "
+            "7: windows[0].subjects[1]: found mail; allowed what stands under certificates, trust_domains, "
+            "tokens or signing_keys (prod, "
             "web, "
             "worker); do mend the name or add it there"
         ),

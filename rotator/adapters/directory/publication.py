@@ -26,20 +26,19 @@ from rotator.pki.published import BUNDLE, CHAIN, KEY, is_pair, published_bundle,
 from rotator.ports import Stamp
 
 NOTE = "publication.json"
+FILES = (CHAIN, KEY, BUNDLE, NOTE)
+"""What a certificate's publication consists of."""
 
 
 def publication_of(files: Mapping[str, File], number: int, *, target: str, key_mode: int) -> Publication:
     """Return publication *number*, which consists of *files*, with everything that is wrong with it in words."""
-    problems: list[str] = [f"{name} is missing" for name in (CHAIN, KEY, BUNDLE, NOTE) if name not in files]
-    note = _Note.parse(files[NOTE].content, problems) if NOTE in files else _Note()
-    for name, digest in note.sha256.items():
-        if name in files and hashlib.sha256(files[name].content).hexdigest() != digest:
-            problems.append(f"{name} was changed by somebody else")
+    problems: list[str] = [f"{name} is missing" for name in FILES if name not in files]
+    note = Note.parse(files[NOTE].content, problems, (CHAIN, BUNDLE)) if NOTE in files else Note()
+    problems += edited(note, files)
     parts = {name: file.content for name, file in files.items()}
     leaf = published_leaf(parts, problems)
     pair = is_pair(parts, leaf, problems)
-    if KEY in files and files[KEY].mode & ~key_mode & 0o077:
-        problems.append(f"{KEY} is open to others (mode {files[KEY].mode & 0o777:04o})")
+    problems += opened_up(files, KEY, key_mode)
     return Publication(
         target=target,
         number=number,
@@ -52,6 +51,22 @@ def publication_of(files: Mapping[str, File], number: int, *, target: str, key_m
         subject=note.subject,
         rotation_id=note.rotation_id,
     )
+
+
+def edited(note: Note, files: Mapping[str, File]) -> list[str]:
+    """Return, in words, which of *files* are not what *note* says that was written."""
+    return [
+        f"{name} was changed by somebody else"
+        for name, digest in note.sha256.items()
+        if name in files and hashlib.sha256(files[name].content).hexdigest() != digest
+    ]
+
+
+def opened_up(files: Mapping[str, File], name: str, mode: int) -> list[str]:
+    """Return, in words, that the secret file *name* lets more people in than *mode* does; empty if it does not."""
+    if name not in files or not files[name].mode & ~mode & 0o077:
+        return []
+    return [f"{name} is open to others (mode {files[name].mode & 0o777:04o})"]
 
 
 def contents_of(material: Material, number: int, stamp: Stamp) -> dict[str, bytes]:
@@ -86,15 +101,15 @@ def digest_of(files: Mapping[str, File]) -> bytes:
     return whole.digest()
 
 
-def files_of(root: int, folder_name: str) -> dict[str, File]:
-    """Return the files of a publication by name; those that are not there, or no plain files, are left out."""
+def files_of(root: int, folder_name: str, names: tuple[str, ...] = FILES) -> dict[str, File]:
+    """Return the files *names* of a publication by name; those that are not there, or no plain files, are left out."""
     try:
         folder = os.open(folder_name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     files: dict[str, File] = {}
     try:
-        for name in (CHAIN, KEY, BUNDLE, NOTE):
+        for name in names:
             with contextlib.suppress(FileNotFoundError, Rejected):
                 files[name] = read_file(folder, name)
     finally:
@@ -103,7 +118,7 @@ def files_of(root: int, folder_name: str) -> dict[str, File]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Note:
+class Note:
     """What ``publication.json`` says."""
 
     subject: SubjectName | None = None
@@ -113,8 +128,8 @@ class _Note:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, content: bytes, problems: list[str]) -> _Note:
-        """Return the note; what cannot be read is added to *problems*."""
+    def parse(cls, content: bytes, problems: list[str], hashed: tuple[str, ...]) -> Note:
+        """Return the note, which has a hash of each of *hashed*; what cannot be read is added to *problems*."""
         try:
             raw = json.loads(content)
             hashes = raw["sha256"]
@@ -123,7 +138,7 @@ class _Note:
                 rotation_id=str(raw["rotation_id"]),
                 leaf_published_at=_moment(raw["leaf_published_at"]),
                 bundle_published_at=_moment(raw["bundle_published_at"]),
-                sha256={name: str(hashes[name]) for name in (CHAIN, BUNDLE)},
+                sha256={name: str(hashes[name]) for name in hashed},
             )
         except (ValueError, KeyError, TypeError):
             problems.append(f"{NOTE} cannot be read")

@@ -10,6 +10,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+from rotator.adapters.kubernetes import tokens
 from rotator.adapters.kubernetes.secrets import PREVIOUS, PREVIOUS_TYPE, TYPE
 from rotator.cluster.rights import Confined, Rights, rule
 
@@ -29,6 +30,16 @@ def secret_rights(namespace: str, name: str) -> Rights:
             Confined(namespace=namespace, resource="secrets", names=(name,), type=TYPE),
             Confined(namespace=namespace, resource="secrets", names=(copy,), type=PREVIOUS_TYPE),
         ),
+    )
+
+
+def token_rights(namespace: str, name: str) -> Rights:
+    """Return what `TokenSecret` needs for one Secret."""
+    return Rights(
+        namespaces={
+            namespace: (rule("secrets", "create"), rule("secrets", "get", "patch", names=(name,))),
+        },
+        confined=(Confined(namespace=namespace, resource="secrets", names=(name,), type=tokens.TYPE),),
     )
 
 

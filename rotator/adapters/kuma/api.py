@@ -137,6 +137,18 @@ class ControlPlaneAPI:
         """Create or replace what is at *path*; with *secret* nothing of a refusal is quoted."""
         self._call("PUT", path, doing=doing, body=body, secret=secret)
 
+    def issued(self, path: str, body: Json, *, doing: str) -> str:
+        """Return the plain text that is answered to *body*, which is a secret: nothing of it is ever quoted."""
+        content = json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Accept": "*/*", **self._credentials(doing)}
+        status, text = self._exchange.send("POST", path, doing=doing, headers=headers, content=content)
+        # What is refused is said in words; what is issued never reaches them.
+        _raise_for(status, text, doing)
+        try:
+            return text.decode("ascii").strip()
+        except UnicodeDecodeError as e:
+            raise Rejected(f"the control plane's answer cannot be read, seen while {doing}") from e
+
     def delete(self, path: str, *, doing: str) -> bool:
         """Delete what is at *path*; return whether anything was there."""
         answer = self._call("DELETE", path, doing=doing, also=(HTTPStatus.NOT_FOUND,))

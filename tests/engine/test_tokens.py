@@ -1,0 +1,261 @@
+"""
+Tokens are issued, renewed, revoked and accounted for; their signing keys are rotated under them.
+
+Rules that must stay true here:
+
+- What a token is worth is asked of the control plane that checks it, with the file that a consumer reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from rotator.core.event import EventType, Trigger
+from rotator.core.model import Serial, SubjectKind
+from rotator.errors import Denied, Unavailable
+from rotator.ports import RotationState
+from tests.engine.token_world import KEYS, WEB, TokenWorld
+from tests.fakes.faults import Crash, Faults
+from tests.fakes.kuma.timings import Timings
+from tests.fixtures_kuma import NewStandIn
+
+NewWorld = Callable[..., TokenWorld]
+
+
+@pytest.fixture
+def new_world(tmp_path: Path, new_standin: NewStandIn) -> Iterator[NewWorld]:
+    """Return what makes settled worlds, each with a mesh of its own at one control plane."""
+    # Proxies are of no interest here: their beat need not be lived through.
+    standin = new_standin(timings=Timings(watchdog=timedelta(minutes=10)))
+    with contextlib.ExitStack() as opened:
+        made = 0
+
+        def make(**wanted: object) -> TokenWorld:
+            nonlocal made
+            made += 1
+            place = tmp_path / f"world-{made}"
+            place.mkdir()
+            world = TokenWorld(place, standin, mesh=f"mesh-{made}", **wanted)  # type: ignore[arg-type]  # -- the world names them
+            opened.callback(world.close)
+            world.run(until=world.settled)
+            return world
+
+        yield make
+
+
+def test_a_token_is_issued_and_lets_its_proxy_in(new_world: NewWorld) -> None:
+    """It stands in every place, 0600, and the control plane takes it."""
+    world = new_world()
+    assert [] == world.wrong()
+    for place in world.places:
+        assert (place / "CURRENT" / "token").stat().st_mode & 0o777 == 0o600
+    (rotation,) = world.rotations(WEB)
+    assert (RotationState.DONE, Trigger.BOOTSTRAP, SubjectKind.TOKEN) == (
+        rotation.state,
+        rotation.trigger,
+        rotation.kind,
+    )
+
+
+def test_a_token_is_renewed_before_its_end_and_the_one_before_is_revoked(new_world: NewWorld) -> None:
+    """The one before lets in until its consumers had time to read the new one, then nobody, and leaves the lists."""
+    world = new_world()
+    first = world.text()
+    world.run(until=lambda: world.text() != first, span=timedelta(minutes=35), tick=timedelta(seconds=10))
+    assert "" == world.lets_in(first)
+    assert "" == world.lets_in(world.text())
+    world.run(until=world.settled, span=timedelta(minutes=4), tick=timedelta(seconds=5))
+    assert "token is revoked" == world.lets_in(first)
+    lists = world.listed()
+    assert lists[0] == lists[1]
+    assert 1 == len(lists[0])
+    world.run(span=timedelta(minutes=45), tick=timedelta(seconds=20))
+    assert lists[0][0] not in world.listed()[0] + world.listed()[1]
+    assert [] == world.wrong()
+
+
+def test_an_expired_token_is_renewed_and_explained(new_world: NewWorld) -> None:
+    """While the control plane is away a token runs out; the next one follows once it is back, and the story says so."""
+    world = new_world()
+    first = world.text()
+    world.faults.before = _away
+    world.run(span=timedelta(minutes=65), tick=timedelta(seconds=20))
+    assert "expired" in world.lets_in(first)
+    assert {"expired", "safety_line"} <= {each.kind.value for each in world.engine.alerting.raised()}
+    world.faults.clear()
+    world.run(until=world.settled, span=timedelta(minutes=10))
+    assert "" == world.lets_in(world.text())
+    told = "\n".join(world.story())
+    assert "dataplane token" in told
+    assert "should have been replaced by now and was not" in told
+    assert "expired at" in told
+    assert "it failed: unavailable because" in told
+    assert "no usable answer came" in told
+    assert world.text() not in told
+    world.run(span=timedelta(minutes=2))
+    assert not {each.kind.value for each in world.engine.alerting.raised()}
+
+
+def _away(call: str) -> None:
+    if call == "issue":
+        raise Unavailable("the control plane did not answer")
+
+
+def test_what_somebody_revoked_is_replaced_at_once(new_world: NewWorld) -> None:
+    """A name that an administrator puts on the list is seen, and theirs stays on it."""
+    world = new_world()
+    first = world.text()
+    view = world.engine.tokens.view(WEB)
+    assert view is not None
+    assert view.best is not None
+    assert view.best.token is not None
+    theirs = Serial("11111111-2222-3333-4444-555555555555")
+    target = world.engine.fleet.tokens[WEB]
+    target.issuer.revoke(world.grant, add=frozenset({view.best.token.id, theirs}), drop=frozenset())
+    assert "token is revoked" == world.lets_in(first)
+    world.run(until=lambda: world.text() != first, span=timedelta(minutes=6), tick=timedelta(seconds=5))
+    assert "" == world.lets_in(world.text())
+    world.run(span=timedelta(minutes=70), tick=timedelta(seconds=20))
+    assert all(theirs in each for each in world.listed())
+    assert all(view.best.token.id not in each for each in world.listed())
+    assert [] == world.wrong()
+
+
+def test_a_changed_file_is_found_and_put_right(new_world: NewWorld) -> None:
+    """What somebody wrote over the file is one record, and the whole token of the other place comes back."""
+    world = new_world()
+    good = world.text()
+    (world.places[1] / "CURRENT" / "token").write_text("nonsense")
+    world.run(until=lambda: world.text(1) == good, span=timedelta(minutes=6))
+    assert 1 == len(world.events(EventType.DRIFTED))
+    assert "" == world.lets_in(world.text(1))
+
+
+def test_law_14_a_restart_issues_nothing(new_world: NewWorld) -> None:
+    """A fresh engine over the same world issues and publishes nothing."""
+    world = new_world()
+    before = len(world.events(EventType.ISSUED, EventType.DISTRIBUTED))
+    for _ in range(4):
+        world.restart()
+        world.run(span=timedelta(seconds=30))
+    assert before == len(world.events(EventType.ISSUED, EventType.DISTRIBUTED))
+
+
+def test_asked_for_it_is_rotated(new_world: NewWorld) -> None:
+    """A person's request issues another one, and its rotation ends."""
+    world = new_world()
+    first = world.text()
+    asked = world.ask(WEB, SubjectKind.TOKEN)
+    world.run(until=world.settled, span=timedelta(minutes=5))
+    assert first != world.text()
+    assert RotationState.DONE == next(each.state for each in world.rotations(WEB) if each.id == asked.id)
+
+
+# --- signing keys -----------------------------------------------------------------------------------------------------
+
+
+def test_a_signing_key_is_rotated_under_its_tokens(new_world: NewWorld) -> None:
+    """The new key is known before a token is issued by it, and the old one goes last: somebody is let in throughout."""
+    world = new_world()
+    first = world.text()
+    world.ask(KEYS, SubjectKind.TOKEN)
+    tick = timedelta(seconds=5)
+    world.run(until=lambda: world.lets_in(world.text()) != "" or world.settled(), span=timedelta(minutes=10), tick=tick)
+    assert (2,) == world.standin.tokens.serials(world.ring)
+    assert "no signing key" in world.lets_in(first)
+    assert [] == world.wrong()
+    told = [each.type for each in world.events() if each.subject == KEYS]
+    assert [
+        EventType.INTENT,
+        EventType.ISSUED,
+        EventType.ACTIVATED,
+        EventType.RETIRED,
+        EventType.COMPLETED,
+    ] == told
+    of_token = world.rotations(WEB)[-1]
+    assert Trigger.AUTHORITY == of_token.trigger
+
+
+def test_keys_grow_old_by_themselves(new_world: NewWorld) -> None:
+    """At their age a rotation opens without anybody's word, and the next one works from there."""
+    world = new_world(rotate_every=timedelta(hours=4))
+    world.run(
+        until=lambda: world.standin.tokens.serials(world.ring) == (3,),
+        span=timedelta(hours=9),
+        tick=timedelta(seconds=30),
+    )
+    assert [] == world.wrong()
+    assert all(each.state is RotationState.DONE for each in world.rotations(KEYS))
+
+
+def test_tokens_of_others_are_waited_for(new_world: NewWorld) -> None:
+    """A key stays for as long as the operator says that somebody else's tokens live."""
+    world = new_world(others_live=timedelta(hours=2))
+    theirs = world.standin.tokens.issue("dataplane", {"mesh": world.mesh, "name": "web", "validFor": "110m"})
+    world.ask(KEYS, SubjectKind.TOKEN)
+    world.run(span=timedelta(minutes=105), tick=timedelta(seconds=30))
+    assert (1, 2) == world.standin.tokens.serials(world.ring)
+    assert "" == world.lets_in(theirs)
+    row = world.engine.signing_keys.view(KEYS)
+    assert row is not None
+    assert ("tokens of others",) == row.look.waiting_on
+    world.run(
+        until=lambda: world.standin.tokens.serials(world.ring) == (2,),
+        span=timedelta(minutes=20),
+        tick=timedelta(seconds=10),
+    )
+
+
+# --- crashes ----------------------------------------------------------------------------------------------------------
+
+FAULTS: dict[str, Callable[[Faults, int], None]] = {
+    "crash before": Faults.crash_before,
+    "crash after": Faults.crash_after,
+    "reply lost": Faults.lose_reply,
+    "refused": lambda faults, n: faults.refuse(n, Denied),
+}
+
+
+def _renew(world: TokenWorld) -> None:
+    world.ask(WEB, SubjectKind.TOKEN)
+    world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+
+
+def _rotate_key(world: TokenWorld) -> None:
+    world.ask(KEYS, SubjectKind.TOKEN)
+    world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+
+
+JOBS = {"token": _renew, "key": _rotate_key}
+
+
+MATRIX = [
+    # A crash right after an effect is the one that leaves something behind; the rest belongs to the long counts.
+    pytest.param(job, fault, id=f"{job}-{fault}", marks=() if fault == "crash after" else pytest.mark.soak)
+    for job in JOBS
+    for fault in FAULTS
+]
+
+
+@pytest.mark.parametrize(("job", "fault"), MATRIX)
+def test_law_13_every_call_of_a_token_may_be_the_last(new_world: NewWorld, job: str, fault: str) -> None:
+    """Whichever call is the last, lost or refused: the file lets in, and every token that was issued has an end."""
+    clean = new_world()
+    before = len(clean.faults.calls)
+    JOBS[job](clean)
+    total = len(clean.faults.calls) - before
+    assert total >= {"token": 7, "key": 12}[job]
+    for n in range(1, total + 1):
+        world = new_world()
+        FAULTS[fault](world.faults, n)
+        with contextlib.suppress(Crash):
+            JOBS[job](world)
+        world.restart()
+        world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+        assert [] == world.wrong(), f"{job}, {fault} {n}: {world.faults.calls[-12:]}"
+    print(f"{total} calls of {job}, each with: {fault}")  # noqa: T201 -- the count of a soak
