@@ -12,17 +12,21 @@ from __future__ import annotations
 from functools import cache, partial
 
 from rotator.adapters.kuma.api import ControlPlaneAPI
+from rotator.adapters.kuma.calls import Calls
 from rotator.adapters.kuma.documents import HTTPPlatformDocuments, KubernetesPlatformDocuments
 from rotator.bootstrap.meshes import cluster_access, control_plane, endpoint_of
 from rotator.cluster.objects import ObjectAPI
 from rotator.core.model import TrustDomainName
 from rotator.engine.targets import PlatformTarget
 from rotator.errors import ConfigError
+from rotator.platform.check import Finding, foreign
 from rotator.platform.documents import document_of
 from rotator.platform.openings import opened_by_others
 from rotator.platform.rendering import rendered
+from rotator.platform.resources import DATAPLANE, Resource
 from rotator.ports import Clock, MeshDocuments
 from rotator.settings import Settings, platform_of
+from rotator.settings.meshes import Mesh
 
 
 def platform_target(settings: Settings, clock: Clock) -> PlatformTarget | None:
@@ -47,11 +51,43 @@ def platform_target(settings: Settings, clock: Clock) -> PlatformTarget | None:
     )
 
 
-def _documents(settings: Settings, at: TrustDomainName, clock: Clock) -> MeshDocuments:
-    """Return the documents of the mesh of the trust domain *at*, by the way that the settings name."""
+def standing_findings(settings: Settings, clock: Clock) -> tuple[Finding, ...]:
+    """
+    Return what the documents on the control planes of *settings* do that is not as configured.
+
+    Whom a policy selects is decided by the proxies that a control plane lists.
+
+    Raises:
+        AdapterError: If a control plane does not answer.
+    """
+    platform = platform_of(settings)
+    if platform is None:
+        return ()
+    found: list[Finding] = []
+    for at, mesh in platform.meshes():
+        documents = [each.document.resource for each in _documents(settings, at, clock).listed().values()]
+        calls = Calls(ControlPlaneAPI(endpoint_of(_mesh_of(settings, at))), mesh)
+        try:
+            proxies = [
+                Resource(kind=DATAPLANE, mesh=mesh, name=each.report.name, labels=each.marks, spec={})
+                for each in calls.proxies()
+            ]
+        finally:
+            calls.close()
+        found += foreign(platform, at, documents, dataplanes=proxies)
+    return tuple(found)
+
+
+def _mesh_of(settings: Settings, at: TrustDomainName) -> Mesh:
     mesh = settings.trust_domains[at].mesh
     if mesh is None:
         raise ConfigError(f"platform: trust domain {at} has no mesh")
+    return mesh
+
+
+def _documents(settings: Settings, at: TrustDomainName, clock: Clock) -> MeshDocuments:
+    """Return the documents of the mesh of the trust domain *at*, by the way that the settings name."""
+    mesh = _mesh_of(settings, at)
     plane = control_plane(mesh, clock)
     access = cluster_access(mesh)
     if access is None:

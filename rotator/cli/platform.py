@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rotator.cli.invocation import Invocation
     from rotator.core.model import TrustDomainName
+    from rotator.platform.check import Finding
     from rotator.platform.files import Form
     from rotator.platform.model import Platform
     from rotator.settings import Settings
@@ -130,6 +131,14 @@ def render_command(
             typer.echo(f"# {path}\n{text}", nl=False)
 
 
+def _standing(settings: Settings) -> tuple[Finding, ...]:
+    """Return what is wrong with what stands on the control planes."""
+    from rotator.bootstrap.platform import standing_findings  # noqa: PLC0415 -- heavy
+    from rotator.clock import SystemClock  # noqa: PLC0415 -- with the one above
+
+    return standing_findings(settings, SystemClock())
+
+
 @app.command("check")
 def check_command(
     ctx: typer.Context,
@@ -141,18 +150,24 @@ def check_command(
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="Draw who may call what there, as SVG.")
     ] = None,
+    control_plane: Annotated[
+        bool,
+        typer.Option("--control-plane", help="Judge what stands on the control planes, too, asked as rotator itself."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say which identity may call which service and why, and what is wrong with it; exit 1 if anything is broken."""
     asked = invocation(ctx, as_json=as_json)
-    platform = platform_in(asked.settings())
+    settings = asked.settings()
+    platform = platform_in(settings)
     from rotator.platform.check import Grade, check  # noqa: PLC0415 -- heavy
     from rotator.platform.picture import picture as drawn  # noqa: PLC0415 -- with the one above
     from rotator.platform.reach import reach  # noqa: PLC0415 -- with the one above
 
     within = in_known(platform, environment)
     pairs = [each for each in reach(platform) if within in {None, each.service.environment.name}]
-    findings = [each for each in check(platform) if within in {None, each.about.partition("/")[0]}]
+    everything_found = check(platform) + (_standing(settings) if control_plane else ())
+    findings = [each for each in everything_found if within in {None, each.about.partition("/")[0]}]
     broken = sum(each.grade is Grade.BROKEN for each in findings)
     if picture is not None:
         picture.write_text(drawn(platform))

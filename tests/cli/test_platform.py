@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
 
+from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
 from rotator.cli import main
+from tests.fakes.clock import ManualClock
+from tests.fakes.kuma.standin import StandIn
 from tests.settings.test_load import BASE
 from tests.settings.test_platform import written
 
@@ -101,3 +106,46 @@ def test_check_as_json_names_every_pair(run: Run) -> None:
     assert [("idle", "warning", "staging/scheduler")] == [
         (each["kind"], each["grade"], each["about"]) for each in said["findings"]
     ]
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[tuple[StandIn, Run]]:
+    """Give a stand-in control plane, and commands whose configuration leads there."""
+    with StandIn(clock=ManualClock(), version="3.0.1", local_is_admin=True) as standin:
+        standin.edit_mesh("default", meshServices={"mode": "Exclusive"})
+        config = written(tmp_path)
+        config.write_text(config.read_text().replace("http://127.0.0.1:5681", standin.url))
+
+        def go(*words: str) -> tuple[int, str, str]:
+            said = io.StringIO()
+            with redirect_stdout(said):
+                code = main(["--config", str(config), "platform", *words])
+            return code, said.getvalue(), ""
+
+        yield standin, go
+
+
+def test_check_judges_what_stands_on_the_control_plane(plane: tuple[StandIn, Run]) -> None:
+    """What was not applied keeps people out; what somebody else wrote lets people in; both are broken."""
+    standin, run = plane
+    code, out, _ = run("check", "--control-plane")
+    assert 1 == code
+    assert "should be able to call ledger (production), and no permission lets it" in out
+
+    api = ControlPlaneAPI(Endpoint(url=standin.url))
+    _, documents, _ = run("render", "--form", "universal", "--json")
+    for each in json.loads(documents)["files"]:
+        for document in yaml.safe_load_all(each["text"]):
+            if isinstance(document, dict) and document.get("type") == "MeshTrafficPermission":
+                path = f"/meshes/default/meshtrafficpermissions/{document['name']}"
+                api.put(path, document, doing="applying")
+    assert 0 == run("check", "--control-plane")[0]
+
+    everybody = {
+        "rules": [{"default": {"allow": [{"spiffeID": {"type": "Prefix", "value": "spiffe://mesh.prod/ns"}}]}}]
+    }
+    document = {"type": "MeshTrafficPermission", "mesh": "default", "name": "open", "spec": everybody}
+    api.put("/meshes/default/meshtrafficpermissions/open", document, doing="opening it by hand")
+    code, out, _ = run("check", "--control-plane")
+    assert 1 == code
+    assert "broken: open lets finance (queue finance, staging) call ledger (production): nobody asked for it" in out
