@@ -9,6 +9,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 from rotator import __version__
 from rotator.adapters.otlp.exporter import Destination, Exporter
 from rotator.core.trace import SpanId, TraceId
+from rotator.errors import AdapterError
 from rotator.ports import Clock, Line, Reading, Span
 from rotator.settings import Settings
 from rotator.settings.telemetry import OTLP
@@ -83,6 +85,26 @@ class Outlet:
                 before.stop()
             if exporter is not None and self._readings is not None:
                 exporter.start(self._readings)
+
+
+def untaken(settings: Settings, clock: Clock) -> Mapping[str, AdapterError]:
+    """
+    Return why the collector would not take each signal, asked now with nothing to take; empty if all is well.
+
+    Raises:
+        ConfigError: If OpenTelemetry's messages are not installed.
+    """
+    exporter, wanted = _exporter(settings, clock), settings.telemetry.otlp
+    if exporter is None or wanted is None:
+        return {}
+    found: dict[str, AdapterError] = {}
+    with contextlib.closing(exporter):
+        for signal in wanted.signals:
+            try:
+                exporter.ask(signal)
+            except AdapterError as error:
+                found[signal] = error
+    return found
 
 
 def line_of(event: Mapping[str, Any]) -> Line:

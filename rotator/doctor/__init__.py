@@ -24,6 +24,7 @@ from rotator.doctor.machine import machine_findings
 from rotator.doctor.meshes import mesh_findings
 from rotator.doctor.places import place_findings
 from rotator.doctor.service import service_findings
+from rotator.doctor.telemetry import telemetry_findings
 from rotator.doctor.tokens import token_findings
 from rotator.ports import Clock
 from rotator.settings import Settings
@@ -42,3 +43,4 @@ def examine(settings: Settings, *, clock: Clock) -> Iterator[Finding]:
         yield from token_findings(settings, sessions, clock)
         yield from machine_findings(settings)
         yield from service_findings(settings)
+        yield from telemetry_findings(settings, clock)

@@ -33,14 +33,18 @@ for _module, _name in (
     if not _instrumentor.is_instrumented_by_opentelemetry:
         _instrumentor.instrument()
 """
-"""Airflow reads it (``airflow_local_settings``) in every process, those of tasks too."""
+"""Airflow reads it in every process, those of tasks too."""
+LOCAL_SETTINGS_FILE: Final = "airflow_local_settings.py"
+"""What the chart calls it, in its ConfigMap and in Airflow's directory of settings."""
 
+_COMPONENT: Final = "AIRFLOW_COMPONENT"
+_EXCLUDED: Final = "traffic.kuma.io/exclude-outbound-ports"
 _FIELDS: Final = {
     "POD_NAME": "metadata.name",
     "POD_UID": "metadata.uid",
     "POD_NAMESPACE": "metadata.namespace",
     "POD_SERVICE_ACCOUNT": "spec.serviceAccountName",
-    "AIRFLOW_COMPONENT": "metadata.labels['component']",
+    _COMPONENT: "metadata.labels['component']",
 }
 
 
@@ -65,19 +69,36 @@ def airflow_variables(environment: Environment, telemetry: Telemetry) -> dict[st
     }
 
 
+def pod_variables(
+    environment: Environment, telemetry: Telemetry, *, component: str | None = None
+) -> list[dict[str, Any]]:
+    """
+    Return the same as a pod's ``env``, what is used before what uses it.
+
+    *component* is what it is where no label of the pod says so: a pod of the Kubernetes executor has none.
+    """
+    known: list[dict[str, Any]] = [
+        {"name": name, "value": component}
+        if component is not None and name == _COMPONENT
+        else {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        for name, path in _FIELDS.items()
+    ]
+    return known + [{"name": name, "value": value} for name, value in airflow_variables(environment, telemetry).items()]
+
+
+def past_the_mesh(telemetry: Telemetry) -> dict[str, str]:
+    """Return the annotation by which a pod reaches the collector directly: a broken mesh must not silence it."""
+    return {_EXCLUDED: str(telemetry.http_port)}
+
+
 def airflow_values(environment: Environment, telemetry: Telemetry) -> dict[str, Any]:
     """Return values for Airflow's official chart, to be given after all others (``-f``)."""
-    variables: list[dict[str, Any]] = [
-        {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in _FIELDS.items()
-    ]
-    variables += [{"name": name, "value": value} for name, value in airflow_variables(environment, telemetry).items()]
     # Airflow before 3.2 reads where to send from its own keys; later ones prefer the variables.
     where = {"otel_on": "True", "otel_host": telemetry.address, "otel_port": str(telemetry.http_port)}
     return {
         "config": {"traces": where, "metrics": where},
         # A text by the chart's own rule; Kubernetes fills in $(NAME) from the variables before it.
-        "extraEnv": str(yaml.safe_dump(variables, sort_keys=False, width=1000)),
+        "extraEnv": str(yaml.safe_dump(pod_variables(environment, telemetry), sort_keys=False, width=1000)),
         "airflowLocalSettings": LOCAL_SETTINGS,
-        # To the collector directly: what tells of a broken mesh must not need it.
-        "airflowPodAnnotations": {"traffic.kuma.io/exclude-outbound-ports": str(telemetry.http_port)},
+        "airflowPodAnnotations": past_the_mesh(telemetry),
     }

@@ -25,6 +25,7 @@ from rotator.platform.resources import (
     canonical_yaml,
 )
 from rotator.platform.routes import backend, front
+from rotator.platform.telemetry_airflow import LOCAL_SETTINGS_FILE, past_the_mesh, pod_variables
 
 INJECTION: Final = "kuma.io/sidecar-injection"
 _READY_FIRST: Final = "kuma.io/wait-for-dataplane-ready"
@@ -154,11 +155,18 @@ def pod_template(platform: Platform, identity: Identity, *, asks_the_database: b
         ):
             reference = {"name": f"{platform.release}-{secret}", "key": key}
             env.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
+    if platform.telemetry is not None:
+        env += pod_variables(identity.environment, platform.telemetry, component="task")
     metadata: dict[str, Any] = {"name": "placeholder-name", "labels": pod_labels(identity)}
-    annotations = pod_annotations(platform, identity)
+    annotations = pod_annotations(platform, identity) | (
+        past_the_mesh(platform.telemetry) if platform.telemetry is not None else {}
+    )
     if annotations:
         metadata["annotations"] = annotations
     config = {"name": "config", "mountPath": f"{_HOME}/airflow.cfg", "subPath": "airflow.cfg", "readOnly": True}
+    if platform.telemetry is not None:
+        settings = {"mountPath": f"{_HOME}/config/{LOCAL_SETTINGS_FILE}", "subPath": LOCAL_SETTINGS_FILE}
+        mounts = [{"name": "config", **settings, "readOnly": True}, *mounts]
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -15,6 +15,7 @@ from rotator.platform.rendering import rendered
 from rotator.platform.telemetry import ISSUER, call_attributes
 from rotator.platform.telemetry_airflow import LOCAL_SETTINGS, airflow_values
 from rotator.platform.telemetry_collector import collector_configuration
+from rotator.platform.workloads import pod_template
 from tests.fakes.kuma.policy_admission import policy_violations
 from tests.platform.platforms import AT, environment, example
 
@@ -119,6 +120,18 @@ def test_a_pod_of_airflow_says_itself_who_it_is() -> None:
     used = {each for each in names if f"$({each})" in about}
     assert all(names.index(each) < names.index("OTEL_RESOURCE_ATTRIBUTES") for each in used)
     assert {"POD_NAME", "POD_UID", "POD_NAMESPACE", "POD_SERVICE_ACCOUNT"} == used
+
+
+def test_a_task_groups_pods_tell_too() -> None:
+    """The pod of a task group says it is a task, mounts the local settings, and reaches the collector directly."""
+    platform = told()
+    reports = next(each for each in platform.identities if each.name == "reports")
+    pod = pod_template(platform, reports)
+    (base,) = pod["spec"]["containers"]
+    env = {each["name"]: each.get("value") for each in base["env"]}
+    assert ("task", "airflow-$(AIRFLOW_COMPONENT)") == (env["AIRFLOW_COMPONENT"], env["OTEL_SERVICE_NAME"])
+    assert "airflow_local_settings.py" in {each.get("subPath") for each in base["volumeMounts"]}
+    assert "4318" == pod["metadata"]["annotations"]["traffic.kuma.io/exclude-outbound-ports"]
 
 
 def test_what_airflow_reads_in_every_process_is_python_that_needs_no_instrumentation() -> None:

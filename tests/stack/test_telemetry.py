@@ -21,11 +21,13 @@ from typing import Any
 
 import pytest
 import urllib3
+import yaml
 
+from deploy.grafana.calls import FILE, dashboard, text
 from rotator.core.model import TrustDomainName
 from rotator.core.trace import DAG, RUN, SERIAL, SPIFFE_ID, TASK
 from rotator.embedded.openbao import OpenBaoServer
-from rotator.embedded.process import wait_until
+from rotator.embedded.process import LOOPBACK, ServerProcess, free_port, wait_until
 from rotator.pki.certificates import parse_certificates, serial_of
 from rotator.platform.model import Environment, MeshModel
 from rotator.platform.telemetry import COUNTERS, DIRECTION, FLAGS, ISSUER, LATENCIES, STATUS
@@ -39,6 +41,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.external]
 PATIENCE = timedelta(seconds=60)
 AIRFLOW = Path(__file__).parent / "bin" / "airflow" / "bin" / "python"
 HERE = Path(__file__).parent
+BIN = HERE / "bin"
 ALLOWED, SERVER, REFUSED = "service-0", "service-1", "service-2"
 
 Json = dict[str, Any]
@@ -134,7 +137,7 @@ def called(platform: Platform, name: str, task: str) -> Json:
         env={**os.environ, **variables, "AIRFLOW_HOME": str(home), "AIRFLOW__TRACES__OTEL_ON": "True"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -250,3 +253,66 @@ def test_what_the_dashboard_shows_envoy_really_has(platform: Platform) -> None:
         known += urllib3.request("GET", f"{proxy.admin_url}/stats/prometheus", retries=False).data.decode()
     names = {line.split("{")[0].split(" ")[0] for line in known.splitlines() if not line.startswith("#")}
     assert [] == [each for each in (*LATENCIES, *COUNTERS) if not any(name.startswith(each) for name in names)]
+
+
+def test_a_real_prometheus_answers_every_query_of_the_dashboard(platform: Platform, tmp_path: Path) -> None:
+    """It scrapes real Envoys, and every panel but the rotations' shows something after a call and a refusal."""
+    port = free_port()
+    proxies = [platform.server, *platform.clients.values()]
+    scraped = [each.admin_url.removeprefix("http://") for each in proxies]
+    config = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [
+            {
+                "job_name": "envoys",
+                "metrics_path": "/stats/prometheus",
+                "static_configs": [{"targets": scraped}],
+            }
+        ],
+    }
+    file = tmp_path / "prometheus.yaml"
+    file.write_text(yaml.safe_dump(config))
+    listens = f"{LOOPBACK}:{port}"
+    arguments = [f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address={listens}"]
+    with ServerProcess("prometheus", [BIN / "prometheus", *arguments], log=tmp_path / "prometheus.log") as prometheus:
+        prometheus.start(ready=lambda: answers(f"http://{listens}/-/ready"), within=PATIENCE)
+
+        def empty() -> set[str]:
+            for client in platform.clients.values():
+                urllib3.request("GET", client.url, retries=False)
+            return {
+                panel["title"]
+                for panel in dashboard()["panels"]
+                if panel["type"] == "timeseries"
+                for target in panel["targets"]
+                if not asked(listens, target["expr"])
+            }
+
+        wait_until(
+            lambda: empty() <= {"Rotations ended"}, within=PATIENCE, what="every panel", every=timedelta(seconds=1)
+        )
+
+
+def test_the_dashboard_is_what_its_code_writes() -> None:
+    """``calls.json`` is generated, and its data sources name the fields that lines have."""
+    assert text() == FILE.read_text()
+    sources = yaml.safe_load(FILE.with_name("datasources.yaml").read_text())["datasources"]
+    assert {"prometheus", "loki", "tempo"} == {each["uid"] for each in sources}
+
+
+def answers(url: str) -> bool:
+    """Return whether *url* answers well."""
+    try:
+        return urllib3.request("GET", url, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def asked(listens: str, expression: str) -> list[Any]:
+    """Return what Prometheus answers to *expression* with every variable of the dashboard at its default."""
+    for variable, value in (("$destination", ".*"), ("$by", "instance"), ("$__rate_interval", "15s")):
+        expression = expression.replace(variable, value)
+    answer = urllib3.request("GET", f"http://{listens}/api/v1/query", fields={"query": expression}, retries=False)
+    assert answer.status == 200, answer.data
+    found: list[Any] = answer.json()["data"]["result"]
+    return found

@@ -143,6 +143,21 @@ class Exporter:
         self._rests_until: dict[str, float] = {}
         self._thread: threading.Thread | None = None
 
+    def ask(self, signal: str) -> None:
+        """
+        Send nothing of *signal*, to learn whether it would be taken.
+
+        Raises:
+            Unavailable: If the collector does not answer, or not now.
+            Denied: If a file that is needed cannot be used.
+            Rejected: If it would refuse.
+        """
+        self._post(signal, b"", 0)
+
+    def close(self) -> None:
+        """Close every connection of one that was never started."""
+        self._exchange.close()
+
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def span(self, span: Span) -> None:

@@ -129,7 +129,7 @@ sqlite
 {{- define "rotator.ports" -}}
 {{- $config := include "rotator.config" . | fromJson -}}
 {{- $ports := list -}}
-{{- $text := toJson (omit $config "http" "certificates" "ledger" "socket" "environment") -}}
+{{- $text := toJson (omit $config "http" "certificates" "ledger" "platform" "socket" "environment") -}}
 {{- range regexFindAll "\"(https?|postgresql\\+psycopg)://[^\"]*\"" $text -1 -}}
 {{- $scheme := regexFind "^\"[a-z]+" . | trimPrefix "\"" -}}
 {{- $host := regexReplaceAll "^\"[a-z+]+://([^@/\"?]*@)?([^/\"?]*).*$" . "${2}" -}}
