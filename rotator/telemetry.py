@@ -190,6 +190,10 @@ class Metric(StrEnum):
     WATCHED_NOT_AFTER = "rotator_watched_not_after_seconds"
     WATCHED_LIFETIME_USED = "rotator_watched_lifetime_used_ratio"
     WATCHED_SEEN_TIMESTAMP = "rotator_watched_seen_timestamp_seconds"
+    PLATFORM_DOCUMENTS = "rotator_platform_documents"
+    PLATFORM_TO_APPLY = "rotator_platform_to_apply"
+    PLATFORM_DRIFTED = "rotator_platform_drifted"
+    PLATFORM_SEEN_TIMESTAMP = "rotator_platform_seen_timestamp_seconds"
     BUILD = "rotator_build_info"
     SUBJECTS = "rotator_subjects"
     SAFETY_LINE = "rotator_safety_line_seconds"
@@ -236,6 +240,22 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
     Metric.WATCHED_NOT_AFTER: ("gauge", ("watched", "kind"), "When a watched certificate ends, Unix time."),
     Metric.WATCHED_LIFETIME_USED: ("gauge", ("watched", "kind"), "Used part of its lifetime; 1 is expired."),
     Metric.WATCHED_SEEN_TIMESTAMP: ("gauge", ("watched", "kind"), "When it was last seen, Unix time."),
+    Metric.PLATFORM_DOCUMENTS: (
+        "gauge",
+        ("trust_domain",),
+        "Rotator's own documents of the platform on the control plane.",
+    ),
+    Metric.PLATFORM_TO_APPLY: (
+        "gauge",
+        ("trust_domain",),
+        "Writes that it would take to make them as the configuration says; nobody has asked for them.",
+    ),
+    Metric.PLATFORM_DRIFTED: (
+        "gauge",
+        ("trust_domain", "what"),
+        "Documents that others edited, removed, added, or (foreign) opened a service with.",
+    ),
+    Metric.PLATFORM_SEEN_TIMESTAMP: ("gauge", ("trust_domain",), "When they were last looked at, Unix time."),
     Metric.BUILD: ("gauge", ("version", "python"), "1; which rotator this is."),
     Metric.SUBJECTS: ("gauge", ("kind",), "Subjects in the configuration, of each kind."),
     Metric.SAFETY_LINE: (

@@ -220,6 +220,7 @@ def explain_command(
         *settings.tokens,
         *settings.signing_keys,
     ]
+    known += ["platform"] if settings.platform is not None else []
     if not told and subject not in known:
         near = difflib.get_close_matches(subject, known, n=1)
         raise ConfigError(

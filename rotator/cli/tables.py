@@ -67,6 +67,7 @@ def status_view(status: Row, now: datetime) -> RenderableType:
     watched = _rows(status, "watched")
     if watched:
         parts += [Text(), _watched(watched, now)]
+    parts += _platform_lines(status)
     for alert in _rows(status, "alerts"):
         grave = alert.get("severity") == "critical"
         parts.append(Text(f"{alert.get('severity')}: {alert.get('summary')}", style="bold red" if grave else "yellow"))
@@ -77,6 +78,25 @@ def status_view(status: Row, now: datetime) -> RenderableType:
     if isinstance(ledger, Mapping):
         parts += [Text(), _ledger(ledger, now)]
     return Group(*parts)
+
+
+def _platform_lines(status: Row) -> list[RenderableType]:
+    """Return what stands of the platform, a line for each mesh, and who is waited for."""
+    platform = status.get("platform")
+    if not isinstance(platform, Mapping):
+        return []
+    lines: list[RenderableType] = [Text()]
+    for row in _rows(platform, "meshes"):
+        to_apply = row.get("to_apply")
+        says = f"platform, {_said(row.get('trust_domain'))}: {_said(row.get('documents'))} documents"
+        says += f", {to_apply} writes to apply" if to_apply else ""
+        says += f", {_said(row.get('problem'))}" if row.get("problem") else ""
+        lines.append(Text(says, style=_SOON if to_apply or row.get("problem") else ""))
+    change = platform.get("open_change")
+    if isinstance(change, Mapping):
+        waiting = ", ".join(map(str, platform.get("waiting_on") or ())) or "nobody"
+        lines.append(Text(f"change {_said(change.get('id'))} is under way: waits for {waiting}", style=_SOON))
+    return lines
 
 
 def _watched(rows: Sequence[Row], now: datetime) -> Table:

@@ -407,7 +407,7 @@ class Carrier:
         )
         detail: dict[str, str | int | bool] = {
             "intent": found.kind.value,
-            "step": f"to {found.kind.value} a change of the platform",
+            "step": f"an {found.kind.value} of the platform",
             "steps": len(plan.steps),
             "plan_sha256": plan.digest,
         }

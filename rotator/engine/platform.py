@@ -482,7 +482,12 @@ class PlatformReconciler:
             EventType.INTENT,
             result="started",
             reason="what somebody else changed is put back as platform.drift.then says",
-            detail={"intent": change.kind.value, "steps": len(plan.steps), "plan_sha256": plan.digest},
+            detail={
+                "intent": change.kind.value,
+                "step": "putting back what others changed",
+                "steps": len(plan.steps),
+                "plan_sha256": plan.digest,
+            },
         )
         self._recorder.write([rotation], [event], also=lambda transaction: transaction.save(change))
         for drift in chosen:

@@ -51,6 +51,10 @@ def _words(event: Event) -> str:
     if told is not None:
         return told
     match event.type:
+        case EventType.INTENT if event.result == "nothing to do":
+            return f"what was asked is so already{why}"
+        case EventType.APPLIED | EventType.UNDONE | EventType.PUT_BACK:
+            return f"{event.type.value.replace('_', ' ')}: {event.detail.get('what', 'a document')}{why}"
         case EventType.INTENT:
             return f"{event.detail.get('step', 'a rotation')} was intended{why}"
         case EventType.ISSUED:
@@ -72,7 +76,8 @@ def _words(event: Event) -> str:
         case EventType.LAPSED:
             return f"certificate {_certificate(event.old or event.new)} ran out unrevoked{why}"
         case EventType.COMPLETED:
-            return f"the rotation was completed{_replacement(event)}{why}"
+            what = "change" if "documents" in event.detail else "rotation"
+            return f"the {what} was completed{_replacement(event)}{why}"
         case EventType.FAILED:
             return f"it failed: {event.result}{why}"
         case EventType.ROLLED_BACK:

@@ -13,6 +13,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import collections
 import platform
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from rotator.core.event import Event, EventType
 from rotator.core.model import Generation
 from rotator.engine.engine import Engine
 from rotator.engine.targets import CertificateTarget, DomainTarget, TokenTarget
+from rotator.platform.drift import DriftKind
 from rotator.ports import Clock, Reading, Rotation
 from rotator.telemetry import METRICS, Metric
 from rotator.web.seen import LEADER, Daemon, checkpoint_at, spooled_records
@@ -157,6 +159,7 @@ class Metrics(Collector):
         yield from _subjects(engine)
         yield from _notices(engine)
         yield from _watched(engine)
+        yield from platform_families(engine)
         yield from _tasks(engine)
         yield from self._issuers()
 
@@ -321,6 +324,23 @@ def _watched(engine: Engine) -> Iterator[Family]:
         used.add_metric(labels, reading.used_ratio)
         seen_at.add_metric(labels, reading.seen_at.timestamp())
     yield from (not_after, used, seen_at)
+
+
+def platform_families(engine: Engine) -> Iterator[Family]:
+    """Yield what stands of the platform on each control plane; nothing where there is none."""
+    if engine.fleet.platform is None:
+        return
+    documents, to_apply = _family(Metric.PLATFORM_DOCUMENTS), _family(Metric.PLATFORM_TO_APPLY)
+    drifted, seen_at = _family(Metric.PLATFORM_DRIFTED), _family(Metric.PLATFORM_SEEN_TIMESTAMP)
+    found = collections.Counter((each.address.trust_domain, each.kind) for each, _ in engine.platform.drift())
+    for view in engine.platform.views():
+        documents.add_metric([view.trust_domain], view.own)
+        to_apply.add_metric([view.trust_domain], view.to_apply)
+        for kind in DriftKind:
+            drifted.add_metric([view.trust_domain, kind.value], found[view.trust_domain, kind])
+        if view.seen_at is not None:
+            seen_at.add_metric([view.trust_domain], view.seen_at.timestamp())
+    yield from (documents, to_apply, drifted, seen_at)
 
 
 def _exported(daemon: Daemon) -> Iterator[Family]:

@@ -92,7 +92,13 @@ def test_applied_guarded_and_undone(installation: PlatformInstallation, plane: S
     assert 0 == undone.returncode, undone.stderr + undone.stdout
     assert ([], len(written)) == (callers(plane), len(installation.events(EventType.UNDONE)))
     told = installation.run("explain", "platform").stdout
-    for words in ("to apply a change", "was found changed by somebody else", "put back", "undone"):
+    for words in (
+        "an apply of the platform was intended",
+        "the change was completed",
+        "was found changed by somebody else",
+        "put back",
+        "undone",
+    ):
         assert words in told, told
     verified = installation.run(
         "evidence", "verify", str(installation.directory / "ledger"), "--key", str(installation.verifier_key)

@@ -176,6 +176,14 @@ CASES = (
         summary="shop, which is watched, was not seen for a while",
     ),
     Case(
+        alert="RotatorPlatformDrifted", given=(raised("platform_drifted", subject="platform"),), quiet="5m",
+        fires="10m", labels={"severity": "warning"}, summary="somebody else changed who may call what",
+    ),
+    Case(
+        alert="RotatorPlatformHeld", given=(raised("platform_held", subject="platform"),), quiet="5m",
+        fires="10m", labels={"severity": "warning"}, summary="a change of the platform has begun and does not end",
+    ),
+    Case(
         alert="RotatorLoginEnding",
         given=(
             series("rotator_token_not_after_seconds", "3600x120", issuer="corporate"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -11,7 +13,8 @@ from rotator.core.model import SubjectKind, SubjectName
 from rotator.daemon.life import Role
 from rotator.ports import Hold, RotationState
 from rotator.telemetry import METRICS, Metric
-from rotator.web.metrics import Metrics, Tallies
+from rotator.web.metrics import Metrics, Tallies, platform_families
+from tests.engine.platform_world import PlatformWorld
 from tests.engine.world import MESH, World
 from tests.web.house import House
 
@@ -196,3 +199,25 @@ def test_labels_are_bounded(house: House) -> None:
     alive = [each for each in house.world.held() if each.authority.not_after > house.world.clock.now()]
     ever = max(each.number for each in house.world.held())
     assert (True, True) == (len(alive) >= len(shown) > 0, ever > len(shown)), f"{ever} generations, {len(shown)} shown"
+
+
+def test_the_platform_has_metrics_of_its_own(tmp_path: Path) -> None:
+    """Documents, what is to be applied, and drift by kind are shown for each control plane; nothing without one."""
+    with contextlib.closing(PlatformWorld(tmp_path)) as world:
+        world.applied()
+        world.place.put(world.permission("ledger", "mallory"))
+        world.look()
+        found = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in platform_families(world.engine)
+            for sample in family.samples
+        }
+        # Whoever was let in goes after whoever is let in now.
+        assert (2, 2) == (
+            found["rotator_platform_documents", MESH],
+            found["rotator_platform_to_apply", MESH],
+        )
+        assert {"edited": 1, "removed": 0, "added": 0, "foreign": 0} == {
+            name[2]: value for name, value in found.items() if name[0] == "rotator_platform_drifted"
+        }
+        assert world.clock.now().timestamp() - found["rotator_platform_seen_timestamp_seconds", MESH] < 120
