@@ -114,19 +114,22 @@ class SigningKeyReconciler:
         step = decide_signing_key(target.name, keys, under_way, target.policy, now, needed_by=needed)
         match step:
             case AddSigningKey():
-                self._recorder.fence()
-                target.keys.add(step.serial)
+                with self._recorder.tracing.step(step, target.name, rotation):
+                    self._recorder.fence()
+                    target.keys.add(step.serial)
                 keys = target.keys.held()
                 self._note_added(target, rotation, keys)
                 look = Look(at=now + POLL)
             case TrustSigningKey():
-                self._trust(target, rotation, step.serial)
+                with self._recorder.tracing.step(step, target.name, rotation):
+                    self._trust(target, rotation, step.serial)
                 self._saw(target, keys, opens, Look(at=now + POLL))
                 self._kick(fleet, target.name)
                 look = Look(at=now + POLL)
             case RemoveSigningKey():
-                self._recorder.fence()
-                target.keys.remove(step.serial)
+                with self._recorder.tracing.step(step, target.name, rotation):
+                    self._recorder.fence()
+                    target.keys.remove(step.serial)
                 keys = target.keys.held()
                 self._finish(target, rotation)
                 look = Look(at=idle)

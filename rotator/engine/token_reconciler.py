@@ -174,27 +174,29 @@ class TokenReconciler:
                     )
                     return self._saw(target, seen, look, problem)
                 opened = rotation or self._open(target, decision.reasons, keys.cause)
-                self._steps.issue(
-                    target,
-                    opened,
-                    current=publications,
-                    key_at_least=keys.at_least,
-                    reasons=decision.reasons,
-                    opens_rotation=rotation is None,
-                    safety_line=line,
-                )
+                with self._recorder.tracing.step(decision, target.name, opened, cause=keys.cause):
+                    self._steps.issue(
+                        target,
+                        opened,
+                        current=publications,
+                        key_at_least=keys.at_least,
+                        reasons=decision.reasons,
+                        opens_rotation=rotation is None,
+                        safety_line=line,
+                    )
                 self._limits.issued(target.name)
                 return self._again(target, problem)
             case RepublishToken():
                 if best.publication is not None:
-                    self._steps.republish(
-                        target,
-                        rotation,
-                        good=best.publication,
-                        current=publications,
-                        reason=decision.reason,
-                        safety_line=line,
-                    )
+                    with self._recorder.tracing.step(decision, target.name, rotation):
+                        self._steps.republish(
+                            target,
+                            rotation,
+                            good=best.publication,
+                            current=publications,
+                            reason=decision.reason,
+                            safety_line=line,
+                        )
                 return self._again(target, problem)
             case Wait():
                 look = Look(

@@ -76,7 +76,8 @@ class TokenSteps:
         self._recorder.fence()
         self._limits.issuer.take()
         try:
-            issued = target.issuer.issue(want.grant, want.lifetime)
+            with self._recorder.tracing.call("issue_token"):
+                issued = target.issuer.issue(want.grant, want.lifetime)
         except Denied:
             # Nothing was issued: the order is over, and what is wrong is the failure's own record.
             self._recorder.write([replace(order, state=IssuanceState.NEVER)], safety_line=safety_line)
@@ -205,7 +206,8 @@ class TokenSteps:
                 there.append(held)
                 continue
             self._recorder.fence()
-            written.append(store.put_token(text, expected=held.number if held is not None else 0, stamp=stamp))
+            with self._recorder.tracing.call("publish", target=store.target):
+                written.append(store.put_token(text, expected=held.number if held is not None else 0, stamp=stamp))
         found = written or there[:1]
         if not found:
             raise InvariantBroken(16, f"{target.name} has nowhere to be published")

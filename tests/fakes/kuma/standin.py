@@ -122,6 +122,8 @@ class StandIn(VirtualFleet):
         self.admin_token = admin_token or secrets.token_urlsafe(16)
         self.viewer_token = secrets.token_urlsafe(16)
         self.is_up = False
+        self.reloads_tokens = True
+        """Its proxies read their token's file again at each new connection."""
         self.after_tick: Callable[[], None] | None = None
         """Called at every beat, to look at what is true only for a moment."""
         self._plane_clock = None if real_time else _PlaneClock(self.clock)
@@ -283,6 +285,7 @@ class StandIn(VirtualFleet):
             "environment": self.environment,
             "mode": self.mode,
             "multizone": {"zone": zone},
+            "dpServer": {"authn": {"enableReloadableTokens": self.reloads_tokens}},
             "store": {"type": "kubernetes" if self.environment == KUBERNETES else "memory"},
         }
 
