@@ -60,7 +60,7 @@ class RollReconciler:
         self._failed: dict[SubjectName, frozenset[str]] = {}
         self._runs: dict[tuple[SubjectName, str, str], WorkerRun] = {}
         self._stale: dict[SubjectName, bool] = {}
-        """Whether some member of a workload runs on old material, as last seen."""
+        """Whether some member of a workload runs on old material, or has just left it behind, as last seen."""
         self._to_come: dict[SubjectName, dict[str, datetime]] = {}
         """Members that a controller has yet to start, by name, and since when."""
         self._refused: dict[SubjectName, dict[str, tuple[str, datetime]]] = {}
@@ -138,7 +138,10 @@ class RollReconciler:
             self._has_work(target, members, since, rotations) or (surge is not None and surge.before is not None)
         )
         with self._guard:
-            self._stale[target.name] = since is not None and any(rollout.is_stale(each, since) for each in members)
+            self._stale[target.name] = since is not None and (
+                any(rollout.is_stale(each, since) for each in members)
+                or ((bool(rotations) or target.name in self._begun) and self._is_coming(target.name, members))
+            )
         if since is None or not has_work:
             self._begun.pop(target.name, None)
             return Look(at=self._clock.now() + IDLE_LOOK)
@@ -189,6 +192,14 @@ class RollReconciler:
         """Do a block as *step* of the first rotation that asked for the roll; who has not ended yet is waited for."""
         first = rotations[0] if rotations else None
         return self._recorder.tracing.step(step, target.name, first, waits=(Unavailable, Conflict))
+
+    def _is_coming(self, workload: SubjectName, members: tuple[Member, ...]) -> bool:
+        """Return whether the last one that was replaced takes no work yet: its part of the roll is not over."""
+        failed = self._failed.get(workload, frozenset())
+        return any(
+            (each.draining or each.ending or not each.ready) and not each.spare and each.name not in failed
+            for each in members
+        )
 
     def _scale(
         self,
