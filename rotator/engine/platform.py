@@ -250,7 +250,8 @@ class PlatformReconciler:
                 if waits is not None:
                     return waits
             try:
-                written = self._write(target, step, present.seen.get(step.address))
+                with self._recorder.tracing.piece("write_document", step.in_words, rotation.subject, rotation):
+                    written = self._write(target, step, present.seen.get(step.address))
             except Conflict as error:
                 # Observed again, which tells whose it is now.
                 return Look(at=self._clock.now(), why=str(error))

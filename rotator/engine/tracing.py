@@ -90,12 +90,28 @@ class Tracing:
         comes again at every look: it makes no span.
         """
         name = _CAPITAL.sub("_", type(step).__name__).lower()
+        with self.piece(name, sentence(step), subject, rotation, identity=identity, cause=cause, waits=waits) as work:
+            yield work
+
+    @contextlib.contextmanager
+    def piece(
+        self,
+        name: str,
+        said: str,
+        subject: SubjectName,
+        rotation: Rotation | None,
+        *,
+        identity: str | None = None,
+        cause: Rotation | None = None,
+        waits: tuple[type[RotatorError], ...] = (NotYet,),
+    ) -> Iterator[Work]:
+        """Do the block as a step that has a *name* and is *said* in a sentence; else as `step`."""
         attributes: dict[str, Attribute] = {"rotator.subject": str(subject), "rotator.step": name}
         if rotation is not None:
             attributes |= {"rotator.rotation_id": rotation.id, "rotator.trigger": rotation.trigger.value}
         if identity is not None:
             attributes[SPIFFE_ID] = identity
-        said, began = sentence(step), self._clock.monotonic()
+        began = self._clock.monotonic()
         with contextlib.ExitStack() as around:
             work = around.enter_context(self._span(name, rotation, attributes, cause=cause, waits=waits))
             bound = {"trace_id": work.trace_id, "span_id": work.span_id}
