@@ -14,6 +14,7 @@ import yaml
 
 from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
 from rotator.cli import main
+from rotator.settings import load
 from tests.fakes.clock import ManualClock
 from tests.fakes.kuma.standin import StandIn
 from tests.settings.test_load import BASE
@@ -106,6 +107,16 @@ def test_check_as_json_names_every_pair(run: Run) -> None:
     assert [("idle", "warning", "staging/scheduler")] == [
         (each["kind"], each["grade"], each["about"]) for each in said["findings"]
     ]
+
+
+def test_rendered_tokens_are_what_rotator_itself_takes(run: Run, tmp_path: Path) -> None:
+    """The entries for proxies on machines go into the same configuration as they are."""
+    code, out, _ = run("render", "--environment", "production", "--json")
+    assert 0 == code
+    (tokens,) = [each["text"] for each in json.loads(out)["files"] if each["path"] == "production/tokens.yaml"]
+    config = tmp_path / "rotator.yaml"
+    config.write_text(config.read_text() + tokens.removeprefix("---\n"))
+    assert ["rotator-production-backfill-production-10-0-0-7"] == list(load(config).tokens)
 
 
 @pytest.fixture
