@@ -28,7 +28,7 @@ from rotator.bootstrap.meshes import control_plane, endpoint_of
 from rotator.bootstrap.sessions import Sessions
 from rotator.core.model import IssuerId
 from rotator.doctor.call_hosts import host_uses
-from rotator.doctor.call_tokens import HeldToken, token_of
+from rotator.doctor.call_tokens import HeldToken, held_tokens, token_of
 from rotator.doctor.call_ways import MeantWays, application
 from rotator.doctor.meshes import LOOK_AGAIN
 from rotator.doctor.parties import Named, Party, hostnames_of, named
@@ -104,7 +104,7 @@ def examine_call(
             name: _opened(settings, name, clock, opened, look_again, sides)
             for name in dict.fromkeys(_trust_domains(settings, sides))
         }
-        call = _gathered(platform, sides, meshes, clock)
+        call = _gathered(platform, sides, meshes, held_tokens(settings, sessions), clock)
         uses, unseen = host_uses(settings, sessions, sides.caller, sides.service)
         if sides.wrong_host is not None:
             uses = (HostUse(where="--to", host=sides.wrong_host, port=None, meant=True), *uses)
@@ -181,7 +181,13 @@ def _generations(mesh: Mesh, clock: Clock) -> Mapping[IssuerId, str]:
 # --- both sides -------------------------------------------------------------------------------------------------------
 
 
-def _gathered(platform: Platform | None, sides: Named, meshes: Mapping[str, _Mesh], clock: Clock) -> Call:
+def _gathered(
+    platform: Platform | None,
+    sides: Named,
+    meshes: Mapping[str, _Mesh],
+    tokens: Sequence[HeldToken],
+    clock: Clock,
+) -> Call:
     placed = {}
     for key, side in (("caller", sides.caller), ("service", sides.service)):
         homes = [(name, found) for name, mesh in meshes.items() if (found := _of(side, name, mesh.proxies))]
@@ -193,7 +199,6 @@ def _gathered(platform: Platform | None, sides: Named, meshes: Mapping[str, _Mes
     (caller_mesh, callers), (service_mesh, called) = placed["caller"], placed["service"]
     names = _names_of_caller(sides.caller, caller_mesh, callers)
     documents = service_mesh.calls.documents(PERMISSIONS)
-    tokens: tuple[HeldToken, ...] = ()
     meant = MeantWays.of(sides.service, platform, caller_mesh.calls.documents(SERVICES) or ())
     caller = _side(sides.caller, caller_mesh, callers, lambda each: _caller(each, caller_mesh, tokens, meant))
     service = _side(
@@ -278,7 +283,8 @@ def _sidecar(each: ProxySeen, mesh: _Mesh, tokens: Sequence[HeldToken]) -> Sidec
 def _caller(each: ProxySeen, mesh: _Mesh, tokens: Sequence[HeldToken], meant: MeantWays) -> Sidecar:
     found, read = _sidecar(each, mesh, tokens), mesh.reads.get(each.report.name)
     if read is None or read.held is None:
-        return found
+        # Only what it is told to have: where it leads is not known.
+        return replace(found, ways=meant.declared(each))
     intended = None if read.intended is None else meant.ways(read.intended, each)
     return replace(found, ways=meant.ways(read.held, each), intended_ways=intended)
 
@@ -363,7 +369,7 @@ def _asked_for(platform: Platform | None, sides: Named) -> tuple[str, ...] | Non
     if platform is None:
         return None
     pair = (sides.caller.entry, sides.service.entry)
-    return tuple(each.name for each in platform.permissions if pair in set(each.pairs()))
+    return tuple(each.name for each in platform.permissions if pair in tuple(each.pairs()))
 
 
 def _airflow_state(settings: Settings, caller: Party, clock: Clock) -> tuple[str, tuple[str, ...]]:

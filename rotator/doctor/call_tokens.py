@@ -3,7 +3,7 @@ The tokens by which proxies say who they are, as they lie where rotator has publ
 
 Rules that must stay true here:
 
-- Of a token its claims alone are read and kept; it is never shown, sent or compared.
+- Of a token its claims alone are kept; it is never shown, sent or compared.
 - Whose token it is, is what the token itself grants, and a token that grants nothing in particular is nobody's.
 - That it ended or was revoked explains a proxy that is away; it ends no connection that is open.
 """
@@ -12,68 +12,81 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rotator.adapters.kuma.calls import ProxySeen
+from rotator.bootstrap.sessions import Sessions
+from rotator.cluster.paths import path_of
+from rotator.core.model import Token as Claims
+from rotator.core.model import TokenKind
+from rotator.errors import RotatorError
+from rotator.pki.token import TOKEN, parse_token
 from rotator.platform.call import Token
+from rotator.settings import Settings
+from rotator.settings.tokens import TokenPublishTarget
 
 _WORKLOAD = "kuma.io/workload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldToken:
-    """One published token."""
+    """One published token of proxies."""
 
     name: str
     """As the configuration names it."""
-    mesh: str
-    proxy: str = ""
-    """The one Dataplane that may use it; empty: any."""
-    workload: str = ""
-    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    id: str = ""
-    not_after: datetime | None = None
+    claims: Claims
 
 
-def held_token(name: str, text: str) -> HeldToken | None:
-    """Return what the token *text* grants; None if it is none of a proxy's."""
+def held_tokens(settings: Settings, sessions: Sessions) -> tuple[HeldToken, ...]:
+    """Return the tokens of proxies that are published where they can be read from here; the others are left out."""
+    return tuple(
+        HeldToken(name=name, claims=claims)
+        for name, token in settings.tokens.items()
+        if token.dataplane is not None
+        for place in token.publish
+        for claims in _published(settings, sessions, place)
+    )
+
+
+def _published(settings: Settings, sessions: Sessions, place: TokenPublishTarget) -> Iterator[Claims]:
     try:
-        _, claims, _ = text.strip().split(".")
-        said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-        ends = said.get("exp")
-        return HeldToken(
-            name=name,
-            mesh=str(said["Mesh"]),
-            proxy=str(said.get("Name") or ""),
-            workload=str(said.get("Workload") or ""),
-            tags={str(tag): tuple(map(str, values)) for tag, values in (said.get("Tags") or {}).items()},
-            id=str(said.get("jti") or ""),
-            not_after=None if ends is None else datetime.fromtimestamp(int(ends), UTC),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, binascii.Error):
+        text = _text(settings, sessions, place)
+        if text:
+            yield parse_token(text, source="a published token")
+    except (RotatorError, OSError, ValueError, binascii.Error):
+        return
+
+
+def _text(settings: Settings, sessions: Sessions, place: TokenPublishTarget) -> str | None:
+    if place.directory is not None:
+        return (place.directory.path / "CURRENT" / TOKEN).read_text(encoding="ascii")
+    secret = place.kubernetes_secret
+    if secret is None:
         return None
+    found = sessions.cluster(settings).get(path_of("v1", "secrets", namespace=secret.namespace, name=secret.name))
+    coded = {} if found is None else found.get("data") or {}
+    return base64.b64decode(coded.get(TOKEN, ""), validate=True).decode("ascii")
 
 
 def token_of(
     proxy: ProxySeen, tokens: Sequence[HeldToken], mesh: str, revoked: tuple[str, frozenset[str]] | None
 ) -> Token | None:
     """Return the token of *proxy*, the one that lives longest of several; None if none that is known is its."""
-    its = [each for each in tokens if each.mesh == mesh and _is_for(each, proxy)]
+    its = [each for each in tokens if _is_for(each.claims, proxy, mesh)]
     if not its:
         return None
-    found = max(its, key=lambda each: (each.not_after is None, each.not_after or datetime.min.replace(tzinfo=UTC)))
-    by = revoked[0] if revoked is not None and found.id in revoked[1] else None
-    return Token(name=f"tokens.{found.name}", not_after=found.not_after, revoked_by=by, subject=found.name)
+    found = max(its, key=lambda each: each.claims.not_after)
+    by = revoked[0] if revoked is not None and found.claims.id in revoked[1] else None
+    return Token(name=f"tokens.{found.name}", not_after=found.claims.not_after, revoked_by=by, subject=found.name)
 
 
-def _is_for(token: HeldToken, proxy: ProxySeen) -> bool:
-    if not (token.proxy or token.workload or token.tags):
+def _is_for(claims: Claims, proxy: ProxySeen, mesh: str) -> bool:
+    grant = claims.grant
+    if grant.kind is not TokenKind.DATAPLANE or grant.mesh != mesh or not (grant.name or grant.workload or grant.tags):
         return False
-    if token.proxy and token.proxy != proxy.report.name:
+    if grant.name and grant.name != proxy.report.name:
         return False
-    if token.workload and token.workload != proxy.marks.get(_WORKLOAD):
+    if grant.workload and grant.workload != proxy.marks.get(_WORKLOAD):
         return False
-    return all(proxy.marks.get(tag) in values for tag, values in token.tags.items())
+    return all(proxy.marks.get(tag) in values for tag, values in grant.tags)

@@ -80,6 +80,16 @@ class MeantWays:
             for each in view.outbounds
         )
 
+    def declared(self, proxy: ProxySeen) -> tuple[Way, ...]:
+        """Return the outbounds that the Dataplane of *proxy* names as ways to the service, whatever they lead to."""
+        found = [OutboundSeen.declared(*_at(each)) for each in proxy.outbounds]
+        named = [each for each in found if self._is_named(each, proxy)]
+        return tuple(Way(at=f"{each.address}:{each.port}", meant=True, leads_to=()) for each in named)
+
+    def _is_named(self, outbound: OutboundSeen, proxy: ProxySeen) -> bool:
+        by_reference = any(self._is_referred_to(outbound, each, proxy) for each in self.references)
+        return by_reference or self._has_tag(outbound, proxy)
+
     def _meant(self, outbounds: Sequence[OutboundSeen], proxy: ProxySeen) -> list[OutboundSeen]:
         for reference in self.references:
             found = [each for each in outbounds if self._is_referred_to(each, reference, proxy)]
@@ -123,8 +133,9 @@ class MeantWays:
         )
 
 
-def _at(outbound: JSON) -> tuple[str, object]:
-    return str(outbound.get("address") or _LOOPBACK), outbound.get("port")
+def _at(outbound: JSON) -> tuple[str, int]:
+    port = outbound.get("port")
+    return str(outbound.get("address") or _LOOPBACK), port if isinstance(port, int) else 0
 
 
 def _names_of(service: JSON) -> set[object]:

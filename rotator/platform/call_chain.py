@@ -421,7 +421,7 @@ def _away(call: Call, each: Sidecar) -> Iterator[Point]:
 
 def _airflow(call: Call) -> Iterator[Point]:
     right = {name.lower().rstrip(".") for name in call.hostnames}
-    ways = {_address(way.at) for each in call.caller.online for way in each.ways if way.meant}
+    ways = {_address(way.at) for each in call.caller.sidecars for way in each.ways if way.meant}
     used = False
     for each in call.host_uses:
         host = each.host.lower().rstrip(".")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from cryptography import x509
 
@@ -56,6 +56,11 @@ class OutboundSeen:
     leads_to: tuple[str, ...]
     """SPIFFE IDs that its clusters expect."""
     endpoints: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def declared(cls, address: str, port: int) -> Self:
+        """Return one of which only its place is known."""
+        return cls(name="", address=address, port=port, clusters=(), leads_to=(), endpoints=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,6 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from rotator.adapters.kuma.call_view import CallView, held_view, intended_view
 from rotator.adapters.kuma.config_dump import Shown, shown_by, view_of
 from rotator.adapters.kuma.control_plane import ProxyReport, ProxyView
 from rotator.adapters.kuma.overview import report_of
+from rotator.adapters.kuma.token_secrets import SecretShelf
 from rotator.errors import Conflict, Denied, Rejected, RotatorError, Unavailable
 from rotator.http_exchange import segment
 
@@ -137,10 +136,10 @@ class Calls:
         """
         name = f"dataplane-token-revocations-{self._mesh}"
         try:
-            found = self._api.get(f"/global-secrets/{segment(name)}", doing="reading the list of revoked tokens")
-            text = "" if found is None else base64.b64decode(str(found.get("data") or ""), validate=True).decode()
-        except (RotatorError, binascii.Error, UnicodeDecodeError):
+            found = SecretShelf(self._api).read(name)
+        except RotatorError:
             return None
+        text = "" if found is None else found.value.decode(errors="replace")
         return name, frozenset(each.strip() for each in text.split(",") if each.strip())
 
     def close(self) -> None:

@@ -154,6 +154,15 @@ class EnvoyProxy:
         self._end_workload()
         self._http.clear()
 
+    def stop_workload(self) -> None:
+        """Let the workload behind it take no connections; only one that does not speak HTTP is a thing of its own."""
+        self._end_workload()
+
+    def start_workload(self) -> None:
+        """Let the workload take connections again."""
+        assert self._workload is not None, f"Envoy answers for {self.name} itself"
+        self._workload.start()
+
     def config_dump(self) -> Json:
         """Return its own dump."""
         found: Json = json.loads(self._admin("/config_dump"))
