@@ -136,7 +136,9 @@ def decide(
         if not (each.ready or each.spare or each.name in failed or (each.extra and is_over))
     ]
     if coming:
-        return Wait(until=None, on=tuple(each.name for each in coming), why="to take work")
+        # Only of one that nobody can ask is this no failure, however long it lasts.
+        late = is_late and any(each.undrainable for each in coming)
+        return Wait(until=None, on=tuple(each.name for each in coming), why="to take work", alert=late)
     waiting = [each for each in stale if not each.draining]
     if is_late and policy.at_drain_deadline is AtDrainDeadline.SKIP:
         left = _wait(waiting, "left on its old material at the drain deadline", alert=True) or Done()

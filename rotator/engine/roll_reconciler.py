@@ -309,6 +309,8 @@ class RollReconciler:
             and not each.ready
             and not each.draining
             and not each.ending
+            # One that nobody can ask looks so whenever it has nothing to do.
+            and not each.undrainable
             and each.started_at is not None
             and now - each.started_at > target.ready_within
         } | {name for name, since in to_come.items() if now - since > target.ready_within}

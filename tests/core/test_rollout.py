@@ -301,6 +301,16 @@ def test_law_17_who_cannot_be_drained_is_stopped_with_the_same_care() -> None:
     assert isinstance(roll(*deaf, policy=skip, now=NOW + 2 * HOUR), Wait)
 
 
+def test_who_cannot_be_asked_may_be_long_in_showing_work() -> None:
+    """The new one is waited for; past the deadline people are told, where nobody would otherwise."""
+    deaf = replace(member("a", fresh=True, ready=False), undrainable=True, busy=None)
+    waits = Wait(until=None, on=("a",), why="to take work")
+    assert waits == roll(deaf, member("b"))
+    assert replace(waits, alert=True) == roll(deaf, member("b"), now=NOW + 2 * HOUR)
+    slow = member("a", fresh=True, ready=False)
+    assert waits == roll(slow, member("b"), now=NOW + 2 * HOUR), "it is its start that fails, and that is told"
+
+
 def test_law_17_some_members_stay_available_whatever_else() -> None:
     """The only API server is not replaced; one of two is."""
     policy = replace(POLICY, drained=False, keep_available=1)

@@ -165,7 +165,7 @@ class DaemonInstallation:
             [sys.executable, "-m", "rotator", "--config", str(self.configuration), *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

@@ -9,17 +9,18 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
 
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
+from rotator.store.sql import SQLStore
 from tests.fixtures_airflow import Account, Load, running_airflow
 from tests.stack.airflow.deployment import PATIENCE, QUEUES, Airflow
 from tests.stack.kubelet import Kubelet
@@ -69,6 +70,12 @@ class AirflowFarm(Farm):
         """Return the serial that a pod which starts now mounts."""
         return f"{x509.load_pem_x509_certificate(self.material()['tls.crt']).serial_number:x}"
 
+    def copied(self, runs: list[str]) -> bool:
+        """Return whether the ledger tells of every one of *runs*."""
+        with contextlib.closing(SQLStore(self.daemon.document["store"], environment="test")) as store:
+            told = b"".join(store.entries(0, store.size()))
+        return all(f'{run}\\"'.encode() in told for run in runs)
+
     def workers(self) -> dict[str, str]:
         """Return which pod each worker is."""
         found = self.nodes.pods(self.namespace, "app=airflow-worker")
@@ -78,7 +85,9 @@ class AirflowFarm(Farm):
 @pytest.fixture
 def farm(nodes: Nodes, pods_namespace: str, openbao: OpenBaoServer, tmp_path: Path) -> Iterator[AirflowFarm]:
     """Give the workers at rest in their pods."""
-    with running_airflow(tmp_path / "airflow", workers=SIZE, starts_workers=False) as (airflow, _):
+    home = tmp_path / "airflow"
+    home.mkdir()
+    with running_airflow(home, workers=SIZE, starts_workers=False) as (airflow, _):
         made = AirflowFarm(nodes, pods_namespace, openbao, tmp_path / "rotator", airflow)
         with Kubelet(nodes, pods_namespace, airflow) as kubelet:
             try:
@@ -118,13 +127,10 @@ def test_who_ran_in_the_pods_of_a_statefulset(farm: AirflowFarm) -> None:
     assert 3 == len({each["airflow-worker-0"] for each in pods.values()})
     assert 2 == len({each["airflow-worker-1"] for each in pods.values()}) == len(set(serials.values()))
 
-    def told() -> dict[str, Any]:
-        done = farm.daemon.run("--json", "evidence", "who-ran", "--reveal")
-        assert done.returncode == 0, done.stderr
-        return {each["run"]: each for each in json.loads(done.stdout)["attempts"] if each["dag"] == "python_load"}
-
-    wait_until(lambda: set(runs) <= set(told()), within=PATIENCE, what="the batch", every=timedelta(seconds=2))
-    found = told()
+    wait_until(lambda: farm.copied(runs), within=PATIENCE, what="the batch", every=timedelta(milliseconds=500))
+    done = farm.daemon.run("--json", "evidence", "who-ran", "--reveal")
+    assert done.returncode == 0, done.stderr
+    found = {each["run"]: each for each in json.loads(done.stdout)["attempts"] if each["dag"] == "python_load"}
     hosts = {mark["run"]: mark["host"] for mark in airflow.marked()}
     for run in runs:
         each = found[run]

@@ -114,8 +114,8 @@ class Airflow:
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(concurrency),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
-            # As docs/airflow.md advises: a busy machine takes longer than 35 s to bring an API server back.
-            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
+            # More than docs/airflow.md advises: a very busy machine takes minutes to bring an API server back.
+            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "50",
             # The default of 5 s fails tasks at their very start where the API server answers its first calls slowly.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
@@ -313,10 +313,11 @@ class Airflow:
     def _dags(self) -> set[str]:
         return {each["dag_id"] for each in self.call("GET", "/api/v2/dags?limit=100")["dags"]}
 
-    def give(self, dag: str, seconds: float, *, user: str = "alice") -> str:
-        """Have *dag* run once with a task of *seconds*; return the run's id."""
+    def give(self, dag: str, seconds: float, *, user: str = "alice", until: Path | None = None) -> str:
+        """Have *dag* run once with a task of *seconds*, or (of Bash) *until* a file is there; return the run's id."""
         run = f"run-{next(_numbers)}"
-        body = {"dag_run_id": run, "logical_date": None, "conf": {"seconds": seconds}}
+        conf = {"seconds": seconds, **({"until": str(until)} if until else {})}
+        body = {"dag_run_id": run, "logical_date": None, "conf": conf}
         self.call("POST", f"/api/v2/dags/{dag}/dagRuns", body, user=user)
         return run
 

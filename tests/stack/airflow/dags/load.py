@@ -114,7 +114,10 @@ with DAG("python_load", schedule=None, **_COMMON):
 with DAG("bash_load", schedule=None, **_COMMON):
     MarkedBash(
         task_id="work",
-        bash_command="exec sleep {{ dag_run.conf.get('seconds', 1) }}",
+        bash_command=(
+            "{% if dag_run.conf.get('until') %}until [ -e '{{ dag_run.conf['until'] }}' ]; do sleep 0.2; done"
+            "{% else %}exec sleep {{ dag_run.conf.get('seconds', 1) }}{% endif %}"
+        ),
         queue="heavy",
     )
 
