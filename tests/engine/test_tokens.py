@@ -181,6 +181,24 @@ def test_a_signing_key_is_rotated_under_its_tokens(new_world: NewWorld) -> None:
     assert Trigger.AUTHORITY == of_token.trigger
 
 
+def test_a_key_stays_while_a_token_needs_it(new_world: NewWorld) -> None:
+    """A token that cannot be issued anew keeps the key that signed it, and status names the token."""
+    world = new_world()
+    first = world.text()
+    world.faults.before = _away
+    world.ask(KEYS, SubjectKind.TOKEN)
+    world.run(span=timedelta(minutes=15), tick=timedelta(seconds=5))
+    assert (1, 2) == world.standin.tokens.serials(world.ring)
+    assert ("", first) == (world.lets_in(first), world.text())
+    row = world.engine.signing_keys.view(KEYS)
+    assert row is not None
+    assert (str(WEB),) == row.look.waiting_on
+    world.faults.clear()
+    world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+    assert (2,) == world.standin.tokens.serials(world.ring)
+    assert [] == world.wrong()
+
+
 def test_keys_grow_old_by_themselves(new_world: NewWorld) -> None:
     """At their age a rotation opens without anybody's word, and the next one works from there."""
     world = new_world(rotate_every=timedelta(hours=4))
