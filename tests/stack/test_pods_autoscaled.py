@@ -11,37 +11,24 @@ Rules that must stay true here:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rotator.core.event import EventType
-from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
-from tests.fixtures_celery import CeleryFleet
-from tests.stack.kubelet import Kubelet
-from tests.stack.nodes import ENDS, Nodes, is_ready
+from tests.stack.nodes import ENDS, is_ready
+from tests.stack.test_pods_drained import GRACE_SECONDS, Drained, drained, farm
 from tests.stack.test_pods_rolled import CERTIFICATE, PATIENCE, SIZE, Farm
 
 pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(900)]
+
+__all__ = ["drained", "farm"]
 
 MOST = SIZE + 1
 NAMES = tuple(f"worker-{number}" for number in range(MOST))
 LAST = f"worker-{SIZE - 1}"
 """The first to be rolled, and the first that an autoscaler takes away."""
-GRACE_SECONDS = 60.0
-"""More than a task takes: what the autoscaler ends may finish what it has."""
-
-
-@pytest.fixture
-def farm(nodes: Nodes, pods_namespace: str, openbao: OpenBaoServer, tmp_path: Path) -> Iterator[Farm]:
-    """Give a farm whose daemon is stopped at the end."""
-    made = Farm(nodes, pods_namespace, openbao, tmp_path)
-    try:
-        yield made
-    finally:
-        made.daemon.daemon.stop()
 
 
 def bounds(farm: Farm, number: int) -> None:
@@ -106,65 +93,43 @@ def _task_uid(farm: Farm) -> str:
     return str(found["metadata"]["uid"])
 
 
-def test_law_17_an_autoscaler_takes_and_gives_workers_in_the_middle_of_a_roll(farm: Farm, tmp_path: Path) -> None:
+def test_law_17_an_autoscaler_takes_and_gives_workers_in_the_middle_of_a_roll(drained: Drained) -> None:
     """
     The one that drains is taken away, two others come: the roll ends, no task is lost, the number is left alone.
 
     A task pod of the Kubernetes executor beside them mounts the same certificate: it stays, and so does what it uses.
     """
-    place = tmp_path / "celery"
-    place.mkdir()
-    with (
-        CeleryFleet(place, names=NAMES) as fleet,
-        Kubelet(farm.nodes, farm.namespace, fleet, grace_seconds=GRACE_SECONDS) as kubelet,
-    ):
-        document = farm.daemon.document["workloads"]["workers"]
-        document["start_timeout"] = "2m"
-        document["drain"] = {
-            "celery": {"broker_file": str(place / "broker"), "queues": ["default"], "deadline": "5m", "timeout": "10s"}
-        }
-        farm.daemon.document["certificates"][CERTIFICATE]["task_pods"] = True
-        farm.daemon.document["trust_domains"][farm.daemon.domain]["trust_deadline"] = {"after": "31m"}
-        farm.daemon.write()
-        farm.grace_seconds = GRACE_SECONDS
-        farm.begin(**{ENDS: "never"})
-        before, task = workers(farm), task_pod(farm)
-        fleet.ledger.submit(2 * SIZE, seconds=(12, 20))
-        wait_until(
-            lambda: all(each.busy for each in fleet.seen() if each.running), within=PATIENCE, what="busy workers"
-        )
-        known = len(farm.events(EventType.DRAINED))
-        farm.daemon.rotate(CERTIFICATE)
-        drains = ("workers", LAST, "started")
-        farm.until(
-            lambda: (
-                drains
-                in {
-                    (each.detail["workload"], each.detail["member"], each.result)
-                    for each in farm.events(EventType.DRAINED)
-                }
-            ),
-            "the first drain",
-        )
-        bounds(farm, SIZE - 1)
-        farm.until(lambda: LAST not in workers(farm), "the autoscaler to take it")
-        bounds(farm, MOST)
-        farm.until(
-            lambda: farm.daemon.settled() and set(NAMES) == set(workers(farm)) and not _old(farm, before),
-            "everybody to be new",
-        )
-        assert [] == kubelet.trouble
-        wait_until(lambda: not fleet.ledger.lost(), within=PATIENCE, what="every task to end")
-        assert frozenset() == fleet.ledger.repeated()
-        evicted = farm.evictions()
-        assert LAST not in evicted, "it had been taken already"
-        assert {"worker-0", "worker-1"} <= set(evicted)
-        assert [] == writes(farm)
-        drained = [each for each in farm.events(EventType.DRAINED)[known:] if each.detail["workload"] == "workers"]
-        assert task == _task_uid(farm)
-        assert "etl-load-x1y2z3" not in evicted + farm.evictions(403)
-        assert [] == farm.events(EventType.REVOKED)
-        assert {"worker-0", "worker-1"} == {str(each.detail["member"]) for each in drained if each.result == "ok"}
+    farm, fleet = drained.farm, drained.fleet
+    farm.grace_seconds = drained.kubelet.grace_seconds = GRACE_SECONDS
+    farm.daemon.document["certificates"][CERTIFICATE]["task_pods"] = True
+    farm.daemon.document["trust_domains"][farm.daemon.domain]["trust_deadline"] = {"after": "31m"}
+    farm.daemon.write()
+    farm.begin(**{ENDS: "never"})
+    before, task = workers(farm), task_pod(farm)
+    fleet.ledger.submit(2 * SIZE, seconds=(12, 20))
+    drained.wait_busy()
+    known = len(farm.events(EventType.DRAINED))
+    farm.daemon.rotate(CERTIFICATE)
+    drained.wait_draining(LAST)
+    bounds(farm, SIZE - 1)
+    farm.until(lambda: LAST not in workers(farm), "the autoscaler to take it")
+    bounds(farm, MOST)
+    farm.until(
+        lambda: farm.daemon.settled() and set(NAMES) == set(workers(farm)) and not _old(farm, before),
+        "everybody to be new",
+    )
+    assert [] == drained.kubelet.trouble
+    wait_until(lambda: not fleet.ledger.lost(), within=PATIENCE, what="every task to end")
+    assert frozenset() == fleet.ledger.repeated()
+    evicted = farm.evictions()
+    assert LAST not in evicted, "it had been taken already"
+    assert {"worker-0", "worker-1"} <= set(evicted)
+    assert [] == writes(farm)
+    assert task == _task_uid(farm)
+    assert "etl-load-x1y2z3" not in evicted + farm.evictions(403)
+    assert [] == farm.events(EventType.REVOKED)
+    told = [each for each in farm.events(EventType.DRAINED)[known:] if each.detail["workload"] == "workers"]
+    assert {"worker-0", "worker-1"} == {str(each.detail["member"]) for each in told if each.result == "ok"}
 
 
 def _old(farm: Farm, before: dict[str, str]) -> set[str]:
