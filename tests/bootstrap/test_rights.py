@@ -215,3 +215,26 @@ def test_a_leaf_in_the_control_planes_namespace_is_left_to_its_own_policy() -> N
     assert "['kuma-tls-cert', 'kuma-tls-cert-previous']" in expression
     validations = policies["rotator-rotator"]["validations"]
     assert any("['kuma-tls-cert'] && object.type == 'kubernetes.io/tls'" in each["expression"] for each in validations)
+
+
+def test_a_platform_takes_its_own_kinds_and_no_other_name() -> None:
+    """With a platform its kinds are written where the control plane is, under rotator's names alone; none without."""
+    wanted = {**DOCUMENT, "platform": {"environments": {"production": {"trust_domain": "mesh.prod"}}}}
+    before = {json.dumps(each) for each in _roles(rights_objects(SETTINGS, ACCOUNT))}
+    objects = rights_objects(Settings.model_validate(wanted), ACCOUNT)
+    added = [each for each in _roles(objects) if json.dumps(each) not in before]
+    # Permissions of others are seen in every namespace; nothing is written outside the control plane's own.
+    assert [("", ["meshtrafficpermissions"], ["list"])] == [
+        (where, rule["resources"], rule["verbs"]) for where, rule in added if where != "kuma-system"
+    ]
+    written = {resource for where, rule in added if where == "kuma-system" for resource in rule["resources"]}
+    assert {"meshtrafficpermissions", "meshhttproutes", "meshtcproutes", "meshservices"} <= written
+    assert {"kuma.io"} == {group for _, rule in added for group in rule["apiGroups"]}
+    expressions = [
+        each["expression"]
+        for one in objects
+        if one["kind"] == "ValidatingAdmissionPolicy"
+        for each in one["spec"]["validations"]
+    ]
+    for resource in written:
+        assert any(resource in each and "request.name.matches('^(rotator-" in each for each in expressions), resource

@@ -19,6 +19,7 @@ from rotator.platform.rendering import rendered
 from rotator.platform.resources import MANAGED_BY, ROTATOR
 from tests.contract.documents_worlds import AT, DocumentsWorld, InCluster, InMemory, OverHTTP
 from tests.platform.platforms import example
+from tests.platform.test_telemetry import COLLECTOR
 from tests.stack.cluster import Cluster
 
 PERMISSION = "MeshTrafficPermission"
@@ -150,7 +151,7 @@ def test_everything_that_is_rendered_is_taken(world: DocumentsWorld) -> None:
     """Every kind of the platform is written, reads back as it was rendered, and goes again."""
     if isinstance(world, InMemory):
         pytest.skip("a memory takes everything")
-    platform = example()
+    platform = replace(example(), telemetry=COLLECTOR)
     environments = {each.name: replace(each, mesh=world.mesh) for each in platform.environments}
     platform = replace(
         platform,
