@@ -59,6 +59,7 @@ class EnvoyProxy:
         labels: Mapping[str, str],
         networking: Json | None = None,
         token_file: Path | None = None,
+        asks_every: timedelta = ASK_EVERY,
     ) -> None:
         """
         Describe it without starting it.
@@ -81,6 +82,7 @@ class EnvoyProxy:
         """Why the control plane lets it not connect, in its words; empty while it does."""
         self._networking = networking or self._by_tags()
         self._token_file = token_file
+        self._asks_every = asks_every
         self._workload = None if ports.is_http else SpeakingTCP(ports.workload, f"{service}\n")
         self._url = control_plane
         self._http = urllib3.PoolManager(retries=False, timeout=_TIMEOUT, maxsize=4)
@@ -186,7 +188,7 @@ class EnvoyProxy:
             self._thread = None
 
     def _follow(self) -> None:
-        while not self._clock.wait(self._stop, ASK_EVERY):
+        while not self._clock.wait(self._stop, self._asks_every):
             self._exchange()
 
     def _exchange(self) -> None:

@@ -15,6 +15,7 @@ import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,8 @@ from tests.fakes.kuma.topology import protocol_of
 
 _TIMEOUT = 10.0
 _MOST = 254
+# Dozens of proxies ask one control plane on two cores: more often they would ask it away from everybody else.
+_ASKS_EVERY = timedelta(seconds=0.5)
 
 
 class Outcome(StrEnum):
@@ -100,6 +103,7 @@ class Machines:
                 labels=dataplane.get("labels") or {},
                 networking=networking,
                 token_file=tokens / name if tokens is not None else None,
+                asks_every=_ASKS_EVERY,
             )
 
     def start(self) -> None:

@@ -102,6 +102,7 @@ class ServingPlane:
             store, clock, self._identities, zone=zone, major=version[0], labels=dict(self.labels)
         )
         self._next_status = clock.now() + timings.status
+        self._ways: dict[tuple[bool, bool], tuple[MeshContext, dict[str, Upstream]]] = {}
 
     # --- streams ----------------------------------------------------------------------------------------------------
 
@@ -334,13 +335,19 @@ class ServingPlane:
         self, context: MeshContext, workload: Workload | None, legacy: LegacyCertificates | None
     ) -> dict[str, Upstream]:
         """Return the way to every service, to one of another zone as that zone knows it."""
+        # The same for every proxy of one look at the mesh, whoever asks: dozens ask in a second.
+        kind = (workload is not None, legacy is not None)
+        if self._ways.get(kind, (None, {}))[0] is context and not self.neighbours:
+            return dict(self._ways[kind][1])
         found: dict[str, Upstream] = {}
         for plane in (self, *self.neighbours):
             seen = context if plane is self else plane._reading.context(context.mesh.name)
             for service, members in services(seen).items() if seen is not None else ():
                 if seen is not None and service not in found:
                     found[service] = plane._upstream(seen, members, workload, legacy)
-        return dict(sorted(found.items()))
+        found = dict(sorted(found.items()))
+        self._ways[kind] = (context, found)
+        return dict(found)
 
     def _upstream(
         self,

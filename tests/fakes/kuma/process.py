@@ -19,10 +19,12 @@ from typing import Self
 import urllib3
 
 from rotator.embedded.process import LOOPBACK, ServerProcess, listening
+from tests.fakes.kuma.http_api import COLLECTIONS
 from tests.fakes.kuma.ports import QuietPorts
-from tests.fakes.kuma.store import Json
+from tests.fakes.kuma.store import HOSTNAMES, Json
 
 _ROOT = Path(__file__).parents[3]
+_COLLECTIONS = {kind: collection for collection, kind in COLLECTIONS.items()}
 _TIMEOUT = urllib3.Timeout(connect=2.0, read=10.0)
 
 
@@ -37,8 +39,14 @@ class StandInProcess:
         zones: tuple[str, ...] = (),
         quick: bool = False,
         dataplane_tokens: bool = False,
+        forgets: bool = False,
     ) -> None:
-        """Describe it; with *dataplane_tokens* its proxies show a token when they connect."""
+        """
+        Describe it.
+
+        With *dataplane_tokens* its proxies show a token when they connect; one that *forgets* keeps nothing in a file,
+        which costs a write of the whole at every change.
+        """
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.version = version
         self.url = f"http://{LOOPBACK}:{QuietPorts().take()}"
@@ -48,7 +56,8 @@ class StandInProcess:
         self._http = urllib3.PoolManager(retries=False, timeout=_TIMEOUT)
         port = self.url.rpartition(":")[2]
         command = [sys.executable, "-m", "tests.fakes.kuma", "--version", version, "--port", port]
-        command += ["--store", str(self.store_file), "--token-file", str(self.token_file), "--zones", ",".join(zones)]
+        command += ["--token-file", str(self.token_file), "--zones", ",".join(zones)]
+        command += [] if forgets else ["--store", str(self.store_file)]
         command += ["--quick"] if quick else []
         command += ["--dataplane-tokens"] if dataplane_tokens else []
         self._process = ServerProcess("stand-in", command, log=work / "stand-in.log", cwd=_ROOT)
@@ -75,6 +84,14 @@ class StandInProcess:
         headers = {"Authorization": f"Bearer {self.token_file.read_text(encoding='ascii')}"}
         answer = self._http.request(method, f"{self.url}{path}", json=body, headers=headers)
         return answer.status, json.loads(answer.data or b"{}")
+
+    def apply(self, document: Json) -> None:
+        """Write a resource as it reads in YAML, as somebody else; a refusal is an `AssertionError` with the answer."""
+        kind, name = document["type"], document["name"]
+        collection = "hostnamegenerators" if kind == HOSTNAMES else _COLLECTIONS.get(kind, "meshes")
+        where = f"/meshes/{document['mesh']}" if "mesh" in document else ""
+        status, answer = self.call("PUT", f"{where}/{collection}/{name}", document)
+        assert status in {200, 201}, f"{kind} {name}: {status} {answer}"
 
     def faults(self, **said: float) -> None:
         """Make the API slow or failing: ``delay`` in seconds, ``failing`` and ``lost`` as counts of requests."""

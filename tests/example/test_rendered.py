@@ -1,0 +1,42 @@
+"""
+The worked example as it is committed: rendering it again changes nothing, and it says what its README says.
+
+Rules that must stay true here:
+
+- What is compared is whole folders, byte by byte: a file too many is a difference, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rotator.cli import main
+from rotator.platform.check import FindingKind, check
+from rotator.platform.reach import reach
+from tests.example.documents import EXAMPLES, Example
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Return every file's text by its path below *directory*."""
+    return {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: str(example.configuration.stem))
+def test_rendering_again_gives_the_same_bytes(example: Example, tmp_path: Path) -> None:
+    """What is committed is what `rotator platform render` writes of the configuration now."""
+    words = ["--config", str(example.configuration), "platform", "render", "--output", str(tmp_path)]
+    assert 0 == main(words)
+    assert contents(example.rendered) == contents(tmp_path)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: str(example.configuration.stem))
+def test_nothing_is_permitted_across_environments_and_nothing_is_amiss(example: Example) -> None:
+    """The check finds nothing but that Airflow's API server calls nobody; permitted pairs are of one environment."""
+    platform = example.platform
+    idle = {(FindingKind.IDLE, f"{each.name}/api-server") for each in platform.environments}
+    assert idle == {(each.kind, each.about) for each in check(platform)}
+    permitted = [each for each in reach(platform) if each.allowed]
+    assert permitted
+    assert all(each.caller.environment == each.service.environment for each in permitted)
