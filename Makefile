@@ -12,12 +12,14 @@ PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 # Processes that share the tests; 0 runs them in one, where a debugger can be used.
 WORKERS ?= auto
+# Which of deploy/example's two: kubernetes or machines.
+EXAMPLE ?= kubernetes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # pip may write a virtual environment from one place at a time only.
 .NOTPARALLEL:
-.PHONY: help demo test check lint unit bench soak stack test-stack diagrams lock clean
+.PHONY: help demo test check lint unit example bench soak stack test-stack diagrams lock clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,9 @@ lint: $(VENV)/.dev ## format, ruff, mypy --strict and the directions between the
 
 unit: $(VENV)/.dev ## the tests alone
 	@$(PYTEST) -m "not stack and not soak" -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+example: $(VENV)/.dev ## play deploy/example: a real Envoy for every workload; prints who reached whom
+	@$(BIN)/python -m tests.example $(EXAMPLE)
 
 bench: $(VENV)/.dev ## ratios, not times: issuing against the raw signing rate, sweeps, memory, restart
 	@$(BIN)/python -m tests.bench

@@ -1,7 +1,7 @@
 """
 Play the worked example and print who reached whom; exit 1 if somebody did, or did not, against the configuration.
 
-    python -m tests.example
+    python -m tests.example [kubernetes|machines]
 
 Rules that must stay true here:
 
@@ -15,14 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.example.documents import ON_KUBERNETES
+from tests.example.documents import ON_KUBERNETES, ON_MACHINES
 from tests.example.matrix import table
 from tests.example.scene import Scene
 
+_EXAMPLES = {"kubernetes": ON_KUBERNETES, "machines": ON_MACHINES}
 
-def main(say: Callable[[str], object] = print) -> int:
+
+def main(name: str = "kubernetes", say: Callable[[str], object] = print) -> int:
     """Play it; return the exit code."""
-    with TemporaryDirectory(prefix="rotator-example-") as work, Scene(ON_KUBERNETES, Path(work)) as scene:
+    with TemporaryDirectory(prefix="rotator-example-") as work, Scene(_EXAMPLES[name], Path(work)) as scene:
         say(f"a stand-in for Kuma {scene.standin.version}, and a real Envoy for every workload")
         scene.give_identities()
         say(f"{scene.apply()} documents applied, as they stand below {scene.example.rendered}")
@@ -42,4 +44,4 @@ def main(say: Callable[[str], object] = print) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(next(iter(sys.argv[1:]), "kubernetes")))

@@ -49,7 +49,8 @@ class Example:
 
 
 ON_KUBERNETES = Example(configuration=HOME / "rotator.yaml", rendered=HOME / "rendered")
-EXAMPLES = (ON_KUBERNETES,)
+ON_MACHINES = Example(configuration=HOME / "machines.yaml", rendered=HOME / "rendered-machines")
+EXAMPLES = (ON_KUBERNETES, ON_MACHINES)
 
 
 def _from_kubernetes(said: Json) -> Json:

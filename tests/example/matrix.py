@@ -9,12 +9,11 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rotator.platform.model import Identity, Platform, Protocol, Service
+from rotator.platform.model import Identity, Protocol, Service
 from rotator.platform.reach import reach
-from tests.example.workloads import Ways, ways, workload_of
+from tests.example.workloads import Workloads
 from tests.fakes.kuma.machines import Call, Machines, Outcome
 
 
@@ -27,13 +26,15 @@ class Tried:
     by_hostname: bool
     allowed: bool
     call: Call
+    answers: str
+    """What the proxy of the service is called."""
 
     @property
     def is_right(self) -> bool:
         """Return whether what happened is what the configuration says."""
         if not self.allowed:
             return self.call.outcome is Outcome.REFUSED
-        return self.call.outcome is Outcome.ANSWERED and self.call.answered_by == workload_of(self.service)
+        return self.call.outcome is Outcome.ANSWERED and self.call.answered_by == self.answers
 
     @property
     def in_words(self) -> str:
@@ -44,13 +45,12 @@ class Tried:
 
 
 class Matrix:
-    """Calls everything that a platform names through the machines of its workloads."""
+    """Calls everything that an example's platform names, through the machines of its workloads."""
 
-    def __init__(self, platform: Platform, machines: Machines) -> None:
-        self._platform = platform
+    def __init__(self, workloads: Workloads, machines: Machines) -> None:
+        self._workloads = workloads
+        self._platform = workloads.platform
         self._machines = machines
-        self._ways: Ways = ways(platform)
-        self.size = sum(1 for _ in reach(platform))
 
     def tried(self) -> tuple[Tried, ...]:
         """Call everything once, and return what became of it."""
@@ -67,30 +67,21 @@ class Matrix:
         """Call everything once, and return every call that ended otherwise than the configuration says, in words."""
         return tuple(each.in_words for each in self.tried() if not each.is_right)
 
-    def permitted(self) -> Mapping[str, tuple[str, int]]:
-        """Return address and port of each permitted pair over HTTP, direct and by hostname, for a load on them."""
-        found = {}
-        for each in reach(self._platform):
-            if not each.allowed or each.service.protocol is Protocol.TCP:
-                continue
-            address = self._machines.proxies[workload_of(each.caller)].ports.address
-            pair = f"{each.caller.qualified}>{each.service.qualified}"
-            found[pair] = (address, self._ways.direct[each.service.qualified])
-            if each.service.hostname is not None:
-                found[f"{pair} by hostname"] = (address, self._ways.hostnames[each.service.name])
-        return found
-
     def _direct(self, caller: Identity, service: Service, *, allowed: bool) -> Tried:
-        call = self._call(caller, service, self._ways.direct[service.qualified])
-        return Tried(caller=caller, service=service, by_hostname=False, allowed=allowed, call=call)
+        port = self._workloads.direct[service.qualified]
+        return self._called(caller, service, port, by_hostname=False, allowed=allowed)
 
     def _by_hostname(self, caller: Identity, service: Service, *, allowed: bool) -> Tried:
-        call = self._call(caller, service, self._ways.hostnames[service.name])
-        return Tried(caller=caller, service=service, by_hostname=True, allowed=allowed, call=call)
+        port = self._workloads.hostnames[service.name]
+        return self._called(caller, service, port, by_hostname=True, allowed=allowed)
 
-    def _call(self, caller: Identity, service: Service, port: int) -> Call:
+    def _called(self, caller: Identity, service: Service, port: int, *, by_hostname: bool, allowed: bool) -> Tried:
         is_http = service.protocol is not Protocol.TCP
-        return self._machines.call(workload_of(caller), port, is_http=is_http)
+        call = self._machines.call(self._workloads.name_of(caller), port, is_http=is_http)
+        answers = self._workloads.name_of(service)
+        return Tried(
+            caller=caller, service=service, by_hostname=by_hostname, allowed=allowed, call=call, answers=answers
+        )
 
 
 _MARKS = {Outcome.ANSWERED: "yes", Outcome.REFUSED: "-", Outcome.FAILED: "?"}

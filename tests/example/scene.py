@@ -19,15 +19,18 @@ from typing import Self
 
 from rotator.clock import SystemClock
 from rotator.embedded.process import wait_until
+from rotator.platform.model import InCluster
 from tests.example.documents import Example
 from tests.example.matrix import Matrix
-from tests.example.workloads import dataplanes, services_of_cluster
+from tests.example.workloads import Workloads
 from tests.fakes.kuma.machines import Machines, Outcome
 from tests.fakes.kuma.process import StandInProcess
 from tests.fakes.kuma.signing import new_root
 from tests.fakes.kuma.store import Json
 
-PATIENCE = timedelta(minutes=2)
+PATIENCE = timedelta(minutes=3)
+# Twenty proxies on two busy cores may be late: one that is taken for gone would be given everything anew.
+_SILENCE = timedelta(minutes=2)
 
 
 class Scene:
@@ -36,9 +39,11 @@ class Scene:
     def __init__(self, example: Example, work: Path, *, version: str = "3.0.1", dataplane_tokens: bool = False) -> None:
         """Describe it; its files stand below *work*. With *dataplane_tokens* proxies show a token when they connect."""
         self.example = example
-        self.platform = example.platform
-        ((self.trust_domain, self.mesh),) = self.platform.meshes()
-        self.standin = StandInProcess(work / "cp", version=version, dataplane_tokens=dataplane_tokens, forgets=True)
+        self.workloads = Workloads(example)
+        ((self.trust_domain, self.mesh),) = self.workloads.platform.meshes()
+        self.standin = StandInProcess(
+            work / "cp", version=version, dataplane_tokens=dataplane_tokens, forgets=True, silence=_SILENCE
+        )
         self._work = work
         self._undo = ExitStack()
 
@@ -64,25 +69,26 @@ class Scene:
 
     @property
     def path(self) -> str:
-        """Return the path of SPIFFE IDs, which the stand-in would else take for machines'."""
-        return "/ns/{{ .Namespace }}/sa/{{ .ServiceAccount }}"
+        """Return the path of SPIFFE IDs: Kuma's own, which the stand-in would else take for machines' everywhere."""
+        in_cluster = any(isinstance(each.place, InCluster) for each in self.workloads.platform.identities)
+        return "/ns/{{ .Namespace }}/sa/{{ .ServiceAccount }}" if in_cluster else "/workload/{{ .Workload }}"
 
     def apply(self, *, leaving_out: str = "") -> int:
         """Apply every rendered document but those of the kind *leaving_out*; return how many."""
-        documents: list[Json] = [*services_of_cluster(self.platform, self.mesh), *self.example.documents()]
-        wanted = [each for each in documents if each["type"] != leaving_out]
+        documents: list[Json] = [*self.workloads.services_of_cluster(), *self.example.documents()]
+        # Proxies bring their own Dataplanes.
+        wanted = [each for each in documents if each["type"] not in {"Dataplane", leaving_out}]
         for each in wanted:
             self.standin.apply(each)
         return len(wanted)
 
     def start(self, *, tokens: Path | None = None) -> Matrix:
         """Start every workload's proxy, and return the matrix once the mesh is at rest."""
-        machines = Machines(
-            self.standin.url, self._work / "proxies", dataplanes(self.platform, self.mesh), tokens=tokens
-        )
+        dataplanes = self.workloads.dataplanes()
+        machines = Machines(self.standin.url, self._work / "proxies", dataplanes, tokens=tokens)
         self.machines = self._undo.enter_context(machines)
         self.machines.start()
-        matrix = Matrix(self.platform, self.machines)
+        matrix = Matrix(self.workloads, self.machines)
         wait_until(
             lambda: all(each.call.outcome is not Outcome.FAILED for each in matrix.tried()),
             within=PATIENCE,

@@ -16,6 +16,8 @@ import os
 import signal
 import threading
 import traceback
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from tests.fakes.kuma.standin import StandIn
@@ -38,8 +40,12 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="file that outlives the process (default: memory)")
     parser.add_argument("--token-file", type=Path, required=True)
     parser.add_argument("--dataplane-tokens", action="store_true", help="proxies show a token when they connect")
+    parser.add_argument("--silence", type=float, help="seconds of silence after which a proxy counts as gone")
     parser.add_argument("--quick", action="store_true", help="every delay a fifth of Kuma's own")
     chosen = parser.parse_args()
+    timings = Timings.quick() if chosen.quick else Timings()
+    if chosen.silence is not None:
+        timings = replace(timings, silence=timedelta(seconds=chosen.silence))
     # Time that stands still would look like a control plane that is slow.
     threading.excepthook = _end
     stop = threading.Event()
@@ -54,7 +60,7 @@ def main() -> None:
         port=chosen.port,
         store_file=chosen.store,
         admin_token=chosen.token_file.read_text(encoding="ascii").strip(),
-        timings=Timings.quick() if chosen.quick else Timings(),
+        timings=timings,
         real_time=True,
         authenticates_proxies=chosen.dataplane_tokens,
     ):

@@ -165,6 +165,10 @@ class EnvoyProxy:
         assert self._workload is not None, f"Envoy answers for {self.name} itself"
         self._workload.start()
 
+    def reconnect(self) -> None:
+        """Lose the stream and open a new one, with the token that its file holds then; Envoy goes on meanwhile."""
+        self._call("disconnect", {"connection": self._connection, "keeps_dataplane": True})
+
     def config_dump(self) -> Json:
         """Return its own dump."""
         found: Json = json.loads(self._admin("/config_dump"))

@@ -24,8 +24,9 @@ from typing import Self
 import urllib3
 
 from rotator.embedded.process import wait_until
+from rotator.errors import Unavailable
 from tests.fakes.kuma.envoy_config import Ports
-from tests.fakes.kuma.envoy_proxy import PATIENCE, EnvoyProxy
+from tests.fakes.kuma.envoy_proxy import EnvoyProxy
 from tests.fakes.kuma.ports import QuietPorts
 from tests.fakes.kuma.store import Json
 from tests.fakes.kuma.topology import is_http as speaks_http
@@ -33,6 +34,7 @@ from tests.fakes.kuma.topology import protocol_of
 
 _TIMEOUT = 10.0
 _MOST = 254
+_SETTLES_WITHIN = timedelta(minutes=3)
 # Dozens of proxies ask one control plane on two cores: more often they would ask it away from everybody else.
 _ASKS_EVERY = timedelta(seconds=0.5)
 
@@ -121,7 +123,18 @@ class Machines:
         def moved() -> bool:
             return all(version not in {"", holds[name]} for name, version in self.acknowledged().items())
 
-        wait_until(moved, within=PATIENCE, what=what)
+        try:
+            wait_until(moved, within=_SETTLES_WITHIN, what=what, every=timedelta(milliseconds=200))
+        except Unavailable as e:
+            refused = {name: proxy.refusal for name, proxy in self.proxies.items() if proxy.refusal}
+            raise Unavailable(f"{e}: it is refused to {refused}, and known of {self.acknowledged()}") from e
+
+    def reconnect(self) -> None:
+        """Let every proxy open a new stream, and return once each is known to run what it should on that one."""
+        before = self.acknowledged()
+        for proxy in self.proxies.values():
+            proxy.reconnect()
+        self.wait_for("every proxy to connect again", holds=before)
 
     def call(self, caller: str, port: int, *, is_http: bool, path: str = "/") -> Call:
         """Call through *caller*'s outbound at *port*, over a connection of its own."""

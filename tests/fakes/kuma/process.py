@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,12 +41,13 @@ class StandInProcess:
         quick: bool = False,
         dataplane_tokens: bool = False,
         forgets: bool = False,
+        silence: timedelta | None = None,
     ) -> None:
         """
         Describe it.
 
         With *dataplane_tokens* its proxies show a token when they connect; one that *forgets* keeps nothing in a file,
-        which costs a write of the whole at every change.
+        which costs a write of the whole at every change. *silence*: after so much of it a proxy counts as gone.
         """
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.version = version
@@ -58,6 +60,7 @@ class StandInProcess:
         command = [sys.executable, "-m", "tests.fakes.kuma", "--version", version, "--port", port]
         command += ["--token-file", str(self.token_file), "--zones", ",".join(zones)]
         command += [] if forgets else ["--store", str(self.store_file)]
+        command += ["--silence", str(silence.total_seconds())] if silence is not None else []
         command += ["--quick"] if quick else []
         command += ["--dataplane-tokens"] if dataplane_tokens else []
         self._process = ServerProcess("stand-in", command, log=work / "stand-in.log", cwd=_ROOT)
@@ -92,6 +95,13 @@ class StandInProcess:
         where = f"/meshes/{document['mesh']}" if "mesh" in document else ""
         status, answer = self.call("PUT", f"{where}/{collection}/{name}", document)
         assert status in {200, 201}, f"{kind} {name}: {status} {answer}"
+
+    def token(self, said: Json) -> str:
+        """Return a new dataplane token of the control plane's own."""
+        headers = {"Authorization": f"Bearer {self.token_file.read_text(encoding='ascii')}"}
+        answer = self._http.request("POST", f"{self.url}/tokens/dataplane", json=said, headers=headers)
+        assert answer.status == 200, answer.data
+        return answer.data.decode()
 
     def faults(self, **said: float) -> None:
         """Make the API slow or failing: ``delay`` in seconds, ``failing`` and ``lost`` as counts of requests."""
