@@ -355,11 +355,14 @@ def wrong_trust_domain(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def expired_leaf(scene: Scene) -> Iterator[None]:
-    """The caller's leaf is short, and its CA's key is no key any more: the control plane issues it none."""
-    scene.identity("a-short", {"kuma.io/workload": "finance-production"}, TRUST_DOMAIN, expiry="10s")
-    scene.wait_seen(lambda insight: _lasts(insight) < timedelta(seconds=12), "finance", "a short leaf")
-    scene.standin.keep_secret("a-short-key", b"-", mesh=MESH)
+    """The caller's leaf is short, and its control plane issues it no other."""
+    name = scene.names["finance-production"]
+    scene.identity("a-short", {"kuma.io/workload": "finance-production"}, TRUST_DOMAIN, expiry="15s")
+    scene.wait_seen(lambda insight: _lasts(insight) < timedelta(minutes=1), "finance", "a short leaf")
+    scene.standin.plane.stuck.add(name)
+    scene.wait_seen(lambda insight: _ends(insight) < scene.clock.now(), "finance", "the leaf to end")
     yield
+    scene.standin.plane.stuck.discard(name)
     scene.standin.delete("MeshIdentity", "a-short", mesh=MESH)
 
 
@@ -430,11 +433,11 @@ def _is_behind(insight: Json) -> bool:
 
 
 def _lasts(insight: Json) -> timedelta:
-    mtls = insight["mTLS"]
-    ends, began = (
-        datetime.fromisoformat(mtls[key]) for key in ("certificateExpirationTime", "lastCertificateRegeneration")
-    )
-    return ends - began
+    return _ends(insight) - datetime.fromisoformat(insight["mTLS"]["lastCertificateRegeneration"])
+
+
+def _ends(insight: Json) -> datetime:
+    return datetime.fromisoformat(insight["mTLS"]["certificateExpirationTime"])
 
 
 SetUp = Callable[[Scene], AbstractContextManager[None]]

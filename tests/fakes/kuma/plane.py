@@ -88,6 +88,8 @@ class ServingPlane:
         self.labels = {"kuma.io/env": environment, "kuma.io/origin": "zone", "kuma.io/zone": zone}
         self.neighbours: tuple[ServingPlane, ...] = ()
         """The other zones' control planes: what they serve is reached from here too, as if through their ingresses."""
+        self.stuck: set[str] = set()
+        """Proxies for which nothing can be computed, as if issuing for them were held back: they keep what they run."""
         self._forgets_certificates = forgets_certificates
         self._secret_names = _UNIFIED_NAMES if unified_names else _NAMES
         self._versions = itertools.count(1)
@@ -250,6 +252,9 @@ class ServingPlane:
     # --- one proxy's configuration ----------------------------------------------------------------------------------
 
     def _reconcile(self, connection: Connection, now: datetime) -> None:
+        if connection.name in self.stuck:
+            connection.problem = "nothing is computed for it"
+            return
         context = self._reading.context(connection.mesh)
         if context is None:
             return
