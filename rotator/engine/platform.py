@@ -44,6 +44,7 @@ from rotator.ports import (
     SeenDocument,
     Transaction,
 )
+from rotator.redaction import redacted_text
 from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,8 @@ _TYPES: Final[Mapping[ChangeKind, EventType]] = {
     ChangeKind.PUT_BACK: EventType.PUT_BACK,
 }
 _FEW: Final = 5
+_LONGEST: Final = 500
+"""Characters of what others chose, in a record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,8 @@ class PlatformReconciler:
         self._locks = locks
         self._guard = threading.Lock()
         self._known: dict[Address, _Known] = {}
+        self._noted: dict[Address, Drift] = {}
+        """What is recorded of it."""
         self._views: dict[TrustDomainName, PlaceView] = {}
         self._written: tuple[str, float] = ("", 0.0)
         """The change that wrote last, and when, on the monotonic clock."""
@@ -420,16 +425,17 @@ class PlatformReconciler:
         now = self._clock.now()
         with self._guard:
             before = dict(self._known)
-        fresh = [each for each in found if each.address not in before or before[each.address].drift != each]
-        if fresh:
-            self._recorder.write((), [self._drifted(each, revisions, applied) for each in fresh])
-        for each in fresh:
-            log.warning(LogEvent.DRIFT_FOUND, subject=PLATFORM, reason=each.in_words)
-        with self._guard:
+            # Known before it is recorded: people are told also while nothing can be written.
             self._known = {
                 each.address: _Known(each, before[each.address].since if each.address in before else now)
                 for each in found
             }
+        fresh = [each for each in found if self._noted.get(each.address) != each]
+        for each in fresh:
+            log.warning(LogEvent.DRIFT_FOUND, subject=PLATFORM, reason=each.in_words)
+        if fresh:
+            self._recorder.write((), [self._drifted(each, revisions, applied) for each in fresh])
+        self._noted = {each.address: each for each in found}
 
     def _drifted(
         self, drift: Drift, revisions: Mapping[Address, str], applied: Mapping[Address, AppliedDocument]
@@ -439,13 +445,14 @@ class PlatformReconciler:
         event = self._scribe(None).event(
             EventType.DRIFTED,
             result=drift.kind.value,
-            reason=drift.in_words,
+            reason=redacted_text(drift.in_words)[:_LONGEST],
             detail={
-                "target": address.in_words,
+                # Somebody else chose the name: it may look like anything.
+                "target": redacted_text(address.in_words)[:_LONGEST],
                 "trust_domain": address.trust_domain,
                 "mesh": address.mesh,
                 "kind": address.kind,
-                "name": address.name,
+                "name": redacted_text(address.name)[:_LONGEST],
                 "applied_sha256": drift.applied.sha256 if drift.applied is not None else "",
                 "found_sha256": drift.found.sha256 if drift.found is not None else "",
                 "opens": drift.is_grave,
