@@ -121,7 +121,7 @@ class TokenReconciler:
         now = self._clock.now()
         for order in self._memory.orders(target.name):
             lives = order.not_after is None or order.not_after > now
-            if order.serial != present and order.state is IssuanceState.PUBLISHED and lives:
+            if order.serial != present and order.state is IssuanceState.PUBLISHED and lives and _key_of(order) < before:
                 return f"{target.name} (the token before it)"
         return None
 
@@ -509,6 +509,12 @@ class TokenReconciler:
         if failed:
             moments.append(now + REVOKED_AGAIN_IN)
         return min(moments)
+
+
+def _key_of(order: Issuance) -> int:
+    """Return the serial of the key that signed *order*'s token; 0 if nobody knows it."""
+    serial = (order.signer or "").rpartition("-")[2]
+    return int(serial) if serial.isdecimal() else 0
 
 
 def _is_over(order: Issuance, now: datetime) -> bool:
