@@ -326,3 +326,11 @@ def test_stopping_the_daemon_stops_no_worker() -> None:
         "ProtectSystem=strict",
     }
     assert set() == wanted - set(unit)
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    """The number in a decision's file name is no other's, and its title begins with it."""
+    files = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    numbers = [int(file.name.partition("-")[0]) for file in files]
+    assert sorted(set(numbers)) == numbers
+    assert [] == [file.name for file in files if not file.read_text().startswith(f"# {int(file.name[:4])}. ")]
