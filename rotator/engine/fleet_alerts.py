@@ -233,7 +233,7 @@ class FleetAlerts:
             return ()
         rolling = [self._memory.open_rotation(each.name) for each in fleet.rolled_with(target.name)]
         if target.keep_running or any(rolling):
-            failed |= stopped
+            failed = failed | stopped
         begun = self._rolls.begun(target.name, [each for each in rolling if each is not None])
         standing = WorkloadStanding(
             name=target.name,

@@ -328,7 +328,7 @@ class RollReconciler:
             self._members[target.name] = members
             self._to_come[target.name] = to_come
             failed = (self._failed.get(target.name, frozenset()) | late) - well
-            self._failed[target.name] = (failed | refused.keys()) & names
+            self._failed[target.name] = frozenset((failed | refused.keys()) & names)
         return members
 
     def _has_work(
