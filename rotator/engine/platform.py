@@ -22,10 +22,10 @@ from typing import Final
 
 import structlog
 
-from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import Event, EventType, Trigger
-from rotator.core.foreseen import Alert
-from rotator.core.model import IntentKind, Severity, SubjectKind, TrustDomainName
+from rotator.core.foreseen import Alert, true_at
+from rotator.core.foreseen_platform import CHANGE_HELD_AFTER, SENTENCES_SHOWN, change_alerts, drift_alerts
+from rotator.core.model import IntentKind, SubjectKind, TrustDomainName
 from rotator.engine.leaf_reconciler import POLL, Look
 from rotator.engine.locks import Locks
 from rotator.engine.recorder import Recorder, Scribe
@@ -49,9 +49,6 @@ from rotator.telemetry import LogEvent
 
 log = structlog.get_logger(__name__)
 
-HELD_AFTER: Final = timedelta(minutes=15)
-"""A change that has not ended for so long waits for a person."""
-
 MOST_PUT_BACK: Final = 5
 PUT_BACK_WITHIN: Final = timedelta(hours=1)
 """One document is put back at most so often within that time."""
@@ -64,7 +61,6 @@ _TYPES: Final[Mapping[ChangeKind, EventType]] = {
     ChangeKind.UNDO: EventType.UNDONE,
     ChangeKind.PUT_BACK: EventType.PUT_BACK,
 }
-_FEW: Final = 5
 _LONGEST: Final = 500
 """Characters of what others chose, in a record."""
 
@@ -172,33 +168,16 @@ class PlatformReconciler:
 
     def alerts(self, now: datetime) -> tuple[Alert, ...]:
         """Return what people should know of it at *now*."""
-        found = []
         known = self.drift()
-        if known:
-            grave = any(each.is_grave for each, _ in known)
-            says = "; ".join(each.in_words for each, _ in known[:_FEW])
-            more = f"; and {len(known) - _FEW} more" if len(known) > _FEW else ""
-            found.append(
-                Alert(
-                    kind=AlertKind.PLATFORM_DRIFTED,
-                    subject=PLATFORM,
-                    severity=Severity.CRITICAL if grave else Severity.WARNING,
-                    since=min(since for _, since in known),
-                    summary=f"{says}{more}: rotator platform diff shows it",
-                )
-            )
+        found = drift_alerts(
+            PLATFORM,
+            [(each.in_words, since) for each, since in known],
+            grave=any(each.is_grave for each, _ in known),
+        )
         rotation = self._memory.open_rotation(PLATFORM)
-        if rotation is not None and now - rotation.opened_at >= HELD_AFTER:
-            found.append(
-                Alert(
-                    kind=AlertKind.PLATFORM_HELD,
-                    subject=PLATFORM,
-                    severity=Severity.WARNING,
-                    since=rotation.opened_at + HELD_AFTER,
-                    summary=f"change {rotation.id} of the platform has not ended: rotator status says why",
-                )
-            )
-        return tuple(found)
+        if rotation is not None:
+            found += change_alerts(PLATFORM, rotation.id, rotation.opened_at)
+        return true_at(found, now)
 
     def changes(self) -> tuple[PlatformChange, ...]:
         """Return the newest changes that this process knows of, newest first."""
@@ -238,7 +217,7 @@ class PlatformReconciler:
         lost = [address for address, at in done.items() if at is None]
         count = sum(at or 0 for at in done.values())
         if lost:
-            named = ", ".join(each.in_words for each in lost[:_FEW])
+            named = ", ".join(each.in_words for each in lost[:SENTENCES_SHOWN])
             return self._failed(rotation, plan, count, f"{named}: neither as the plan saw it nor as it leaves it")
         turn: dict[Address, int] = {}
         has_shrunk = False
@@ -304,7 +283,7 @@ class PlatformReconciler:
             at=now + POLL,
             waiting_on=lagging,
             why="they have not acknowledged what was written",
-            alert=now - rotation.opened_at >= HELD_AFTER,
+            alert=now - rotation.opened_at >= CHANGE_HELD_AFTER,
         )
 
     # --- records ----------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from rotator.core.foreseen import (
     watched_alerts,
     workload_alerts,
 )
+from rotator.core.foreseen_platform import change_alerts, drift_alerts
 from rotator.core.model import AuthorityIntent, AuthoritySeen, Generation, Severity, SubjectName
 from rotator.core.window import Budget, Calendar, MaintenanceWindow, Window
 from tests.core.test_authority import BOTH, NEW, OLD, POLICY, intent
@@ -218,6 +219,21 @@ ROWS: list[tuple[str, tuple[Alert, ...], AlertKind, Severity, datetime]] = [
         CRITICAL,
         NOW + 80 * HOUR,
     ),
+    (
+        "changed by somebody else",
+        drift_alerts(NAME, [(f"{NAME}: a permission was removed", NOW)], grave=False),
+        AlertKind.PLATFORM_DRIFTED,
+        WARNING,
+        NOW,
+    ),
+    (
+        "opened by somebody else",
+        drift_alerts(NAME, [(f"{NAME}: a service is open to everybody", NOW)], grave=True),
+        AlertKind.PLATFORM_DRIFTED,
+        CRITICAL,
+        NOW,
+    ),
+    ("change not ended", change_alerts(NAME, "c1", NOW), AlertKind.PLATFORM_HELD, WARNING, NOW + 15 * MINUTE),
     ("no first login", login(None, missing_since=NOW), AlertKind.LOGIN_LOST, CRITICAL, NOW + 10 * MINUTE),
 ]
 
