@@ -30,7 +30,7 @@ from rotator.cli import main
 from rotator.clock import SystemClock
 from rotator.doctor import CallReport, examine_call
 from rotator.embedded.process import wait_until
-from rotator.errors import RotatorError
+from rotator.errors import RotatorError, Unavailable
 from rotator.platform.call_verdict import Cause, Link, Mark
 from rotator.platform.machines import dataplanes, local_ports
 from rotator.platform.rendering import rendered
@@ -292,6 +292,22 @@ class Scene:
             look_again=LOOK_AGAIN,
         )
 
+    def settled(self, pair: Pair, broken: list[Link]) -> CallReport:
+        """
+        Return what the doctor says once that is *broken* and nothing else, or at last.
+
+        The control plane counts acknowledgements a moment after the proxies have answered.
+        """
+        reports: list[CallReport] = []
+
+        def is_so() -> bool:
+            reports.append(self.examine(pair))
+            return broken_links(reports[-1]) == broken
+
+        with contextlib.suppress(Unavailable):
+            wait_until(is_so, within=PATIENCE, what="the doctor's verdict", every=timedelta(seconds=0.5))
+        return reports[-1]
+
     def wait_seen(self, holds: Callable[[Json], bool], of: str, what: str) -> None:
         """Wait until the control plane shows of the proxy in front of *of* what *holds*."""
 
@@ -482,6 +498,7 @@ def command(scene: Scene, capsys: pytest.CaptureFixture[str], *words: str) -> tu
 def test_a_call_that_is_answered_breaks_nowhere(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the call is answered nothing is broken, and the command ends with 0."""
     scene.wait_answered()
+    scene.settled(USUAL, [])
 
     code, document = command(scene, capsys, "--to", "ledger.finance.internal")
 
@@ -499,7 +516,7 @@ def test_the_broken_link_is_named_and_no_other(
     scene.wait_answered(pair)
     with set_up(scene):
         scene.wait_failing(pair)
-        report = scene.examine(pair)
+        report = scene.settled(pair, [link])
         still_failing = not scene.is_answered(pair)
     assert still_failing
     assert [link] == broken_links(report), said(report)
@@ -508,12 +525,13 @@ def test_the_broken_link_is_named_and_no_other(
     assert report.verdict.point.mend
     if set_up not in FOR_GOOD:
         scene.wait_answered(pair)
-        assert scene.examine(pair).verdict.broken is None
+        assert scene.settled(pair, []).verdict.broken is None
 
 
 def test_a_hostname_of_nobody_is_airflows_own_break(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     """A connection with a name that does not resolve breaks at Airflow, every link before it being good."""
     scene.wait_answered()
+    scene.settled(USUAL, [])
     right = scene.configuration.read_text()
     scene.configure("ledger.finance.invalid:8080")
     assert isinstance(_resolved("ledger.finance.invalid"), OSError)
