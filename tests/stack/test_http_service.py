@@ -145,6 +145,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, openbao: OpenBaoServer, clu
     try:
         served.installation.start()
         served.installation.wait_settled()
+        checkpoint = Path(served.installation.document["ledger"]["path"]) / "checkpoint"
+        wait_until(checkpoint.exists, within=PATIENCE, what="the log's first checkpoint")
         yield served
     finally:
         served.installation.daemon.stop()
