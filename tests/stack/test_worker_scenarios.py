@@ -256,6 +256,7 @@ def never_ending(scene: Scene, then: str) -> Iterator[tuple[str, str, int]]:
         scene.given_up |= scene.left()
 
 
+@pytest.mark.soak
 def test_a_task_that_never_ends_is_waited_for(scene: Scene) -> None:
     """`then: wait`: past the deadline people are told, nobody goes, and the others keep their work."""
     installation = scene.installation
