@@ -16,7 +16,7 @@ import pytest
 from tests.deploy.charts import JSON, of_kind
 from tests.deploy.in_cluster import install, placed
 from tests.stack.cluster import Cluster, Refused
-from tests.stack.nodes import NODES, Nodes, pod_names
+from tests.stack.nodes import NODES, PLAYS, Nodes, pod_names
 
 pytestmark = pytest.mark.stack
 
@@ -34,8 +34,13 @@ def test_two_replicas_start_and_one_stays_through_a_drain(nodes: Nodes, tmp_path
     pods = nodes.until_ready(rendering.namespace, 2)
 
     assert 2 == len({pod["spec"]["nodeName"] for pod in pods})
-    codes = [_evicted(nodes.cluster, rendering.namespace, name) for name in pod_names(pods)]
-    assert [201, 429] == codes
+    # Nobody takes the first one's place before the second is asked for.
+    with nodes.plays(rendering.namespace, {PLAYS: "unready"}):
+        codes = [_evicted(nodes.cluster, rendering.namespace, name) for name in pod_names(pods)]
+        assert [201, 429] == codes
+        nodes.until(lambda: len(nodes.pods(rendering.namespace)) == 2, "the first one's successor")
+    for name in pod_names(nodes.pods(rendering.namespace)):
+        nodes.annotate(rendering.namespace, name, {PLAYS: None})
     nodes.until_ready(rendering.namespace, 2)
 
 

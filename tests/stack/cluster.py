@@ -103,6 +103,8 @@ class Cluster:
                 "--anonymous-auth=false",
                 f"--audit-policy-file={directory / 'audit-policy.yaml'}",
                 f"--audit-log-path={self.audit_file}",
+                # Tests count what is in it from before to after: it may not begin anew between the two.
+                "--audit-log-maxsize=100000",
                 # One entry is one line in the file as soon as the answer is out: tests read it right away.
                 "--audit-log-mode=blocking-strict",
             ],
@@ -368,6 +370,8 @@ class Cluster:
         """Yield the audit events whose answer is complete, oldest first; those of *user* alone if one is named."""
         with self.audit_file.open(encoding="utf-8") as lines:
             for line in lines:
+                if user is not None and user not in line:
+                    continue
                 event: JSON = json.loads(line)
                 if event["stage"] == "ResponseComplete" and user in {None, event["user"]["username"]}:
                     yield event

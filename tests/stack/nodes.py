@@ -233,7 +233,17 @@ class Nodes:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"generateName": "rehearsed-"},
-            "spec": {"containers": [{"name": "main", "image": "played"}]},
+            # As little as a restricted namespace admits.
+            "spec": {
+                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "played",
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    }
+                ],
+            },
         }
         made = self.cluster.call("POST", f"/api/v1/namespaces/{namespace}/pods", pod, query={"dryRun": "All"})
         return annotation in made["metadata"].get("annotations", {})

@@ -141,7 +141,6 @@ def test_law_17_workers_in_pods_are_drained_before_they_are_evicted(drained: Dra
     assert {0} == {each["busy"] for each in let_go}
 
 
-@pytest.mark.soak
 def test_law_17_workers_in_pods_are_scaled_in_the_middle_of_a_roll(drained: Drained) -> None:
     """Two join, four are taken away, one of them while it drains: no task is lost, no joiner goes, no queue is bare."""
     farm = drained.farm

@@ -45,8 +45,7 @@ from tests.fakes.kuma.store import Json
 from tests.fakes.kuma.timings import Timings
 from tests.settings.test_load import BASE
 
-# Left to the soak: on a busy machine one set-up in ten is told as another (docs/calls.md).
-pytestmark = [pytest.mark.soak, pytest.mark.stack, pytest.mark.long, pytest.mark.external, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.external, pytest.mark.timeout(600)]
 
 PATIENCE = timedelta(seconds=60)
 TRUST_DOMAIN, MESH = "mesh.prod", "default"
@@ -327,21 +326,26 @@ def missing_permission(scene: Scene) -> Iterator[None]:
     """Somebody has deleted the destination's permission."""
     permission = scene.document("MeshTrafficPermission")
     scene.standin.delete("MeshTrafficPermission", permission["name"], mesh=MESH)
-    yield
-    scene.standin.apply(permission)
+    try:
+        yield
+    finally:
+        scene.standin.apply(permission)
 
 
 @contextlib.contextmanager
 def policy_not_synchronised(scene: Scene) -> Iterator[None]:
     """The destination's proxy takes no configuration any more, and the permission came after that."""
     permission, proxy = scene.document("MeshTrafficPermission"), scene.proxy("ledger")
-    scene.standin.delete("MeshTrafficPermission", permission["name"], mesh=MESH)
-    scene.wait_failing()
-    proxy.is_frozen = True
-    scene.standin.apply(permission)
-    scene.wait_seen(_is_behind, "ledger", "a configuration to be unanswered")
-    yield
-    proxy.is_frozen = False
+    try:
+        scene.standin.delete("MeshTrafficPermission", permission["name"], mesh=MESH)
+        scene.wait_failing()
+        proxy.is_frozen = True
+        scene.standin.apply(permission)
+        scene.wait_seen(_is_behind, "ledger", "a configuration to be unanswered")
+        yield
+    finally:
+        proxy.is_frozen = False
+        scene.standin.apply(permission)
 
 
 @contextlib.contextmanager
@@ -357,17 +361,22 @@ def wrong_environment(scene: Scene) -> Iterator[None]:
         "to": [{"targetRef": {**target, "sectionName": SECTION}, "rules": rules}],
     }
     scene.standin.apply({"type": "MeshTCPRoute", "mesh": MESH, "name": "a-shortcut", "spec": spec})
-    yield
-    scene.standin.delete("MeshTCPRoute", "a-shortcut", mesh=MESH)
+    try:
+        yield
+    finally:
+        scene.standin.delete("MeshTCPRoute", "a-shortcut", mesh=MESH)
 
 
 @contextlib.contextmanager
 def wrong_trust_domain(scene: Scene) -> Iterator[None]:
     """Another MeshIdentity names the caller by a trust domain that nobody configured."""
     scene.identity("a-other", {"kuma.io/workload": "finance-production"}, "other.prod")
-    scene.wait_seen(lambda insight: "a-other" in insight["mTLS"]["issuedBackend"], "finance", "the other identity")
-    yield
-    scene.standin.delete("MeshIdentity", "a-other", mesh=MESH)
+    is_other = _certified(lambda insight: "a-other" in insight["mTLS"]["issuedBackend"])
+    try:
+        scene.wait_seen(is_other, "finance", "the other identity")
+        yield
+    finally:
+        scene.standin.delete("MeshIdentity", "a-other", mesh=MESH)
 
 
 @contextlib.contextmanager
@@ -375,12 +384,16 @@ def expired_leaf(scene: Scene) -> Iterator[None]:
     """The caller's leaf is short, and its control plane issues it no other."""
     name = scene.names["finance-production"]
     scene.identity("a-short", {"kuma.io/workload": "finance-production"}, TRUST_DOMAIN, expiry="15s")
-    scene.wait_seen(lambda insight: _lasts(insight) < timedelta(minutes=1), "finance", "a short leaf")
-    scene.standin.plane.stuck.add(name)
-    scene.wait_seen(lambda insight: _ends(insight) < scene.clock.now(), "finance", "the leaf to end")
-    yield
-    scene.standin.plane.stuck.discard(name)
-    scene.standin.delete("MeshIdentity", "a-short", mesh=MESH)
+    is_short = _certified(lambda insight: _lasts(insight) < timedelta(minutes=1))
+    has_ended = _certified(lambda insight: _ends(insight) < scene.clock.now())
+    try:
+        scene.wait_seen(is_short, "finance", "a short leaf")
+        scene.standin.plane.stuck.add(name)
+        scene.wait_seen(has_ended, "finance", "the leaf to end")
+        yield
+    finally:
+        scene.standin.plane.stuck.discard(name)
+        scene.standin.delete("MeshIdentity", "a-short", mesh=MESH)
 
 
 @contextlib.contextmanager
@@ -438,6 +451,11 @@ def _asked(method: str, url: str, body: Json | None = None) -> bytes:
         answer = http.request(method, url, json=body) if body is not None else http.request(method, url)
         assert 200 == answer.status, answer.data
         return answer.data
+
+
+def _certified(holds: Callable[[Json], bool]) -> Callable[[Json], bool]:
+    """Return *holds* for a proxy that has a certificate: between two identities it has none."""
+    return lambda insight: "mTLS" in insight and holds(insight)
 
 
 def _is_away(insight: Json) -> bool:
