@@ -23,6 +23,7 @@ from rotator.doctor.issuers import issuer_findings
 from rotator.doctor.machine import machine_findings
 from rotator.doctor.meshes import mesh_findings
 from rotator.doctor.places import place_findings
+from rotator.doctor.platform import platform_findings
 from rotator.doctor.service import service_findings
 from rotator.doctor.telemetry import telemetry_findings
 from rotator.doctor.tokens import token_findings
@@ -36,6 +37,7 @@ def examine(settings: Settings, *, clock: Clock) -> Iterator[Finding]:
     """Yield what is found in the installation that *settings* describe, meshes first, as it is found."""
     with contextlib.closing(Sessions(clock, 1, {})) as sessions:
         yield from mesh_findings(settings, sessions, clock)
+        yield from platform_findings(settings, clock)
         yield from cluster_findings(settings)
         yield from issuer_findings(settings, sessions, clock)
         yield from airflow_findings(settings, sessions, clock)

@@ -81,9 +81,9 @@ def _rights(settings: Settings) -> Iterator[Finding]:
     yield from rights_findings("cluster", access(settings), cluster_rights(settings))
 
 
-def rights_findings(about: str, reached: ClusterAccess, rights: Rights) -> Iterator[Finding]:
+def rights_findings(about: str, reached: ClusterAccess, rights: Rights, *, mend: str = _MEND) -> Iterator[Finding]:
     """
-    Yield what rotator's account lacks of *rights* at the API server that is *reached*.
+    Yield what rotator's account lacks of *rights* at the API server that is *reached*; *mend* gives them.
 
     Raises:
         ConfigError: If there are no credentials.
@@ -92,8 +92,8 @@ def rights_findings(about: str, reached: ClusterAccess, rights: Rights) -> Itera
     with contextlib.closing(ObjectAPI(reached)) as api:
         missing = missing_rights(api, rights)
     for each in missing[:_FEW]:
-        yield broken(about, f"its account in the cluster may not {each}", _MEND)
+        yield broken(about, f"its account in the cluster may not {each}", mend)
     if len(missing) > _FEW:
-        yield broken(about, f"and {len(missing) - _FEW} rights more", _MEND)
+        yield broken(about, f"and {len(missing) - _FEW} rights more", mend)
     if not missing:
         yield fine(about, "its account has every right in the cluster")

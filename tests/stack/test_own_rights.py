@@ -7,16 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from rotator.adapters.kuma.documents import PLURALS
 from rotator.adapters.kuma.manifests import manifests
-from rotator.adapters.kuma.rights import rbac_rules
+from rotator.adapters.kuma.rights import platform_rights, rbac_rules
+from rotator.bootstrap.rights import rights_objects
+from rotator.clock import SystemClock
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
 from rotator.cluster.rbac import Account, role_objects
 from rotator.cluster.rights import Confined, Rights, rule
+from rotator.doctor.findings import Finding, Grade
+from rotator.doctor.platform import platform_findings
+from rotator.settings import Settings, load
+from tests.settings.test_platform import written
 from tests.stack.cluster import JSON, Cluster, Refused
 from tests.stack.published import grant
 
 pytestmark = pytest.mark.stack
+
+_URL = "url: http://127.0.0.1:5681"
 
 
 @pytest.fixture
@@ -25,6 +34,15 @@ def access(cluster: Cluster, system_namespace: str, tmp_path: Path) -> ClusterAc
     token = cluster.service_account(system_namespace, "rotator")
     kubeconfig = cluster.kubeconfig_for(token, system_namespace, tmp_path / "kubeconfig")
     return ClusterAccess(namespace=system_namespace, kubeconfig_file=kubeconfig)
+
+
+def _with_platform(access: ClusterAccess) -> Settings:
+    """Return settings with a platform on the control plane in the cluster that *access* reaches."""
+    assert access.kubeconfig_file is not None
+    path = written(access.kubeconfig_file.parent)
+    reached = f"{{namespace: {access.namespace}, kubeconfig_file: {access.kubeconfig_file}}}"
+    path.write_text(path.read_text().replace(_URL, f"{_URL}\n        kubernetes: {reached}"))
+    return load(path)
 
 
 def _missing(access: ClusterAccess, rights: Rights) -> tuple[str, ...]:
@@ -49,6 +67,49 @@ def test_the_shipped_manifests_give_every_right(cluster: Cluster, access: Cluste
 
     assert () == _missing(access, rbac_rules("default", access.namespace))
     assert "update meshes other" in _missing(access, rbac_rules("other", access.namespace))
+
+
+def test_the_platform_is_told_what_it_lacks_before_it_is_applied(cluster: Cluster, access: ClusterAccess) -> None:
+    """Without rights the doctor names each and the command that gives them; with what that prints it finds all well."""
+    settings = _with_platform(access)
+
+    def said() -> list[Finding]:
+        return list(platform_findings(settings, SystemClock()))
+
+    refused = [each for each in said() if each.grade is Grade.BROKEN]
+    assert {"rotator config rbac | kubectl apply -f -"} <= {each.mend for each in refused}
+    assert "its account in the cluster may not list meshtrafficpermissions" == refused[0].what
+    assert "and 41 rights more" == refused[5].what
+
+    account = Account(namespace=access.namespace)
+    for each in rights_objects(settings, account):
+        cluster.apply(each)
+
+    assert [] == [each for each in said() if each.grade is Grade.BROKEN]
+    assert {
+        "its account has every right in the cluster",
+        "its documents can be read; 0 of the configuration's stand there",
+    } == {each.what for each in said()}
+
+
+def test_one_right_of_the_platform_that_is_missing_is_named(cluster: Cluster, access: ClusterAccess) -> None:
+    """Who may do everything but remove a kind is told that one thing."""
+    given = platform_rights(access.namespace)
+    rules = tuple(
+        {**each, "verbs": [verb for verb in each["verbs"] if verb != "delete"]}
+        if PLURALS["MeshTCPRoute"] in each["resources"]
+        else each
+        for each in given.namespaces[access.namespace]
+    )
+    rights = Rights(cluster=given.cluster, namespaces={access.namespace: rules})
+    account = Account(namespace=access.namespace)
+    for each in role_objects(rights, account, name="platform", cluster_name=f"platform-{access.namespace}"):
+        cluster.apply(each)
+
+    found = [each for each in platform_findings(_with_platform(access), SystemClock()) if each.grade is Grade.BROKEN]
+
+    missing = f"its account in the cluster may not delete meshtcproutes in {access.namespace}"
+    assert [(missing, "rotator config rbac | kubectl apply -f -")] == [(each.what, each.mend) for each in found]
 
 
 def test_a_subresource_is_asked_for_as_one(cluster: Cluster, access: ClusterAccess) -> None:

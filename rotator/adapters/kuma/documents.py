@@ -137,8 +137,7 @@ class HTTPPlatformDocuments:
         )
 
     def _path(self, kind: str, name: str | None = None) -> str:
-        where = "" if kind in OF_NO_MESH else f"/meshes/{segment(self._mesh)}"
-        return f"{where}/{PLURALS[kind]}" + (f"/{segment(name)}" if name is not None else "")
+        return collection_path(self._mesh, kind) + (f"/{segment(name)}" if name is not None else "")
 
 
 class KubernetesPlatformDocuments:
@@ -238,6 +237,12 @@ class KubernetesPlatformDocuments:
 
     def _path(self, kind: str, name: str | None = None) -> str:
         return path_of(API_VERSION, PLURALS[kind], namespace=self._namespace, name=name)
+
+
+def collection_path(mesh: str, kind: str) -> str:
+    """Return where Kuma's HTTP API keeps the documents of *kind* of *mesh*."""
+    where = "" if kind in OF_NO_MESH else f"/meshes/{segment(mesh)}"
+    return f"{where}/{PLURALS[kind]}"
 
 
 def plain_spec(item: JSON) -> Mapping[str, Any]:

@@ -123,6 +123,7 @@ class StandIn(VirtualFleet):
         self.viewer_token = secrets.token_urlsafe(16)
         self.is_up = False
         self.reloads_tokens = True
+        self.says_read_only = False
         """Its proxies read their token's file again at each new connection."""
         self.after_tick: Callable[[], None] | None = None
         """Called at every beat, to look at what is true only for a moment."""
@@ -285,6 +286,7 @@ class StandIn(VirtualFleet):
             "environment": self.environment,
             "mode": self.mode,
             "multizone": {"zone": zone},
+            "apiServer": {"readOnly": self.says_read_only},
             "dpServer": {"authn": {"enableReloadableTokens": self.reloads_tokens}},
             "store": {"type": "kubernetes" if self.environment == KUBERNETES else "memory"},
         }
