@@ -279,12 +279,13 @@ def test_the_plain_manifests_are_what_the_chart_renders(case: str, tmp_path: Pat
 
 
 def test_what_the_chart_carries_is_what_its_rooms_ship(replicas: Rendering) -> None:
-    """Definitions, alert rules and dashboard are links to what is shipped beside, and Helm follows them."""
+    """Definitions, alert rules and dashboards are links to what is shipped beside, and Helm follows them."""
     files = TOP / "deploy" / "helm" / "rotator" / "files"
     shipped = {
         "definitions.yaml": TOP / "deploy" / "people" / "definitions.yaml",
         "rotator.rules.yaml": TOP / "deploy" / "prometheus" / "rotator.rules.yaml",
         "rotator-dashboard.json": TOP / "deploy" / "grafana" / "rotator.json",
+        "calls-dashboard.json": TOP / "deploy" / "grafana" / "calls.json",
     }
     documents = replicas.documents("--set", "prometheusRule.runbooks=https://wiki.example/runbooks")
     rules = of_kind(documents, "PrometheusRule")["spec"]["groups"]
@@ -294,7 +295,13 @@ def test_what_the_chart_carries_is_what_its_rooms_ship(replicas: Rendering) -> N
     text = shipped["rotator.rules.yaml"].read_text()
     moved = text.replace("https://rotator.example/runbooks", "https://wiki.example/runbooks")
     assert yaml.safe_load(moved)["groups"] == rules
-    assert json.loads(shipped["rotator-dashboard.json"].read_text()) == json.loads(dashboard["data"]["rotator.json"])
+    assert {
+        "rotator.json": shipped["rotator-dashboard.json"].read_text(),
+        "rotator-calls.json": shipped["calls-dashboard.json"].read_text(),
+    } == dashboard["data"]
+    # Grafana takes the later of two dashboards with one identity for a new edition of the first.
+    boards = [json.loads(text) for text in dashboard["data"].values()]
+    assert len(boards) == len({each["uid"] for each in boards}) == len({each["title"] for each in boards})
     definitions = list(yaml.safe_load_all(shipped["definitions.yaml"].read_text()))
     rendered = [each for each in documents if each["kind"] == "CustomResourceDefinition"]
     assert [each["spec"] for each in definitions] == [each["spec"] for each in rendered]

@@ -69,6 +69,14 @@ WINDOW = (
     series("rotator_certificate_not_after_seconds", "3600x120", **WEB),
     series("rotator_renewal_overdue_seconds", "0x30 60+60x90", **WEB),
 )
+PROXY = {"subject": "proxy"}
+TOKEN_WINDOW = (
+    series("rotator_renewal_opens_seconds", "1800x120", **PROXY),
+    series("rotator_safety_line_seconds", "3240x120", **PROXY),
+    series("rotator_managed_token_not_after_seconds", "3600x120", **PROXY),
+    series("rotator_renewal_overdue_seconds", "0x30 60+60x90", **PROXY),
+    series("rotator_managed_token_lifetime_used_ratio", "0+0.02x120", **PROXY),
+)
 OLD_CA = {"trust_domain": "prod", "generation": "7"}
 LEADS = series("rotator_leader", "1x120")
 
@@ -96,6 +104,28 @@ CASES = (
         given=(series("rotator_certificate_lifetime_used_ratio", "0+0.025x120", **WEB),),
         quiet="39m", fires="41m", labels={**WEB, "severity": "critical"},
         summary="web, or a certificate above it, has ended: its consumer is refused",
+    ),
+    Case(
+        alert="RotatorRenewalMissed", given=TOKEN_WINDOW, quiet="40m", fires="45m",
+        labels={**PROXY, "severity": "warning"}, summary="proxy could have been renewed 15m 0s ago and was not",
+    ),
+    Case(
+        alert="RotatorLifetimeUsed", given=TOKEN_WINDOW, quiet="40m", fires="45m",
+        labels={**PROXY, "severity": "warning"}, summary="proxy has used 90% of its life and is not renewed",
+    ),
+    Case(
+        alert="RotatorSafetyLineNear", given=TOKEN_WINDOW, quiet="50m", fires="52m",
+        labels={**PROXY, "severity": "warning"}, summary="proxy has to be renewed within 2m 0s to be in use in time",
+    ),
+    Case(
+        alert="RotatorSafetyLinePassed", given=TOKEN_WINDOW, quiet="54m", fires="55m",
+        labels={**PROXY, "severity": "critical"},
+        summary="proxy should have been renewed 1m 0s ago; tries go on",
+    ),
+    Case(
+        alert="RotatorTokenExpired", given=TOKEN_WINDOW, quiet="49m", fires="50m",
+        labels={**PROXY, "severity": "critical"},
+        summary="the token proxy has ended: who connects anew with it is refused",
     ),
     Case(
         alert="RotatorSubjectFailing",
@@ -297,6 +327,11 @@ WELL = (
     series("rotator_renewal_opens_seconds", "1800x29 3600x29 5400x29 7200x29", **WEB),
     series("rotator_safety_line_seconds", "3240x29 5040x29 6840x29 8640x29", **WEB),
     series("rotator_renewal_overdue_seconds", "0x28 20 0x28 20 0x28 20 0x28 20", **WEB),
+    series("rotator_managed_token_lifetime_used_ratio", "0+0.0166x29 0+0.0166x29 0+0.0166x29 0+0.0166x29", **PROXY),
+    series("rotator_managed_token_not_after_seconds", "3600x29 5400x29 7200x29 9000x29", **PROXY),
+    series("rotator_renewal_opens_seconds", "1800x29 3600x29 5400x29 7200x29", **PROXY),
+    series("rotator_safety_line_seconds", "3240x29 5040x29 6840x29 8640x29", **PROXY),
+    series("rotator_renewal_overdue_seconds", "0x28 20 0x28 20 0x28 20 0x28 20", **PROXY),
     series("rotator_issuer_lifetime_used_ratio", "0.3x120", trust_domain="prod", generation="7"),
     series("rotator_issuer_signing", "1x120", trust_domain="prod", generation="7"),
     series("rotator_issuer_lifetime_used_ratio", "0.97x120", trust_domain="prod", generation="6"),
@@ -345,13 +380,24 @@ def test_each_rule_fires_when_it_should_and_not_before(tmp_path: Path) -> None:
     under_promtool(tmp_path, [as_test(case) for case in CASES])
 
 
+def test_a_token_past_its_line_is_no_ca_that_stops_signing(tmp_path: Path) -> None:
+    """Of what has a safety line only a trust domain has a CA; a token has an end of its own and its own alerts."""
+    quiet: list[dict[str, Any]] = [
+        {"alertname": alert, "eval_time": "57m", "exp_alerts": []}
+        for alert in ("RotatorAuthorityStopsSigning", "RotatorExpired")
+    ]
+    under_promtool(
+        tmp_path, [{"interval": "1m", "input_series": [dict(each) for each in TOKEN_WINDOW], "alert_rule_test": quiet}]
+    )
+
+
 def test_every_rule_has_a_case() -> None:
     """No alert of the file is without one."""
     assert set(rules()) == {case.alert for case in CASES}
 
 
 def test_a_healthy_installation_is_silent(tmp_path: Path) -> None:
-    """Leaves of an hour, renewed at half of it, a CA in mid-life, one failed rotation: nothing fires in two hours."""
+    """Leaves and tokens of an hour, renewed at half of it, a CA in mid-life, one failure: silence for two hours."""
     moments = [f"{minute}m" for minute in (1, 15, 29, 30, 31, 45, 59, 75, 90, 105, 118)]
     checks = [{"alertname": alert, "eval_time": at, "exp_alerts": []} for at in moments for alert in rules()]
     test = {"interval": "1m", "input_series": [dict(each) for each in WELL], "alert_rule_test": checks}

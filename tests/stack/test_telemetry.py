@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from rotator.pki.certificates import parse_certificates, serial_of
 from rotator.platform.model import Environment, MeshModel
 from rotator.platform.telemetry import COUNTERS, DIRECTION, FLAGS, ISSUER, LATENCIES, STATUS
 from rotator.platform.telemetry_airflow import LOCAL_SETTINGS, airflow_variables
+from rotator.telemetry import Metric
 from tests.e2e.installation import Installation
 from tests.fixtures_openbao import new_domain
 from tests.stack.collecting import CollectorProcess, ToldClient, ToldServer
@@ -294,8 +296,13 @@ def test_a_real_prometheus_answers_every_query_of_the_dashboard(platform: Platfo
 
 
 def test_the_dashboard_is_what_its_code_writes() -> None:
-    """``calls.json`` is generated, and its data sources name the fields that lines have."""
+    """``calls.json`` is generated, draws what proxies are asked to send, and its data sources name lines' fields."""
     assert text() == FILE.read_text()
+    panels = json.loads(FILE.read_text())["panels"]
+    drawn = " ".join(target["expr"] for panel in panels for target in panel.get("targets", []))
+    of_envoy = set(re.findall(r"\benvoy_(?:cluster|http|listener)_[a-z_]+", drawn)) - {"envoy_cluster_name"}
+    assert {each for each in of_envoy if each.startswith((*LATENCIES, *COUNTERS))} == of_envoy != set()
+    assert set(re.findall(r"\brotator_[a-z_]+", drawn)) <= {metric.value for metric in Metric}
     sources = yaml.safe_load(FILE.with_name("datasources.yaml").read_text())["datasources"]
     assert {"prometheus", "loki", "tempo"} == {each["uid"] for each in sources}
 
