@@ -14,6 +14,16 @@ Rules that must stay true here:
 from rotator.core.model import Severity
 from rotator.ports.airflow import LongTasks, PauseBook, RunHistory, RunningTasks
 from rotator.ports.asking import PostedObject, Request, RequestBoard, Requests, RequestState
+from rotator.ports.intents import (
+    Hold,
+    Issuance,
+    IssuanceKind,
+    IssuanceState,
+    Rotation,
+    RotationState,
+    Sighting,
+    StandingAlert,
+)
 from rotator.ports.issuing import (
     Authorities,
     AuthorityOrder,
@@ -28,20 +38,7 @@ from rotator.ports.issuing import (
     PreparedAuthority,
     SignedAuthority,
 )
-from rotator.ports.journal import (
-    Hold,
-    Issuance,
-    IssuanceKind,
-    IssuanceState,
-    Journal,
-    Rotation,
-    RotationState,
-    Sighting,
-    Sightings,
-    StandingAlert,
-    StandingAlerts,
-    Transaction,
-)
+from rotator.ports.journal import Journal, Sightings, StandingAlerts, Transaction
 from rotator.ports.lease import Claiming, Lease, LeaseClaim
 from rotator.ports.ledger import CheckpointSigner, Ledger, SignedCheckpoints
 from rotator.ports.mesh import Adoption, Mesh, MeshView

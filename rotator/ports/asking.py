@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rotator.core.approval import Operation
 from rotator.core.event import Commitment
-
-if TYPE_CHECKING:
-    from rotator.ports.journal import Rotation
+from rotator.ports.intents import Rotation
 
 
 class RequestState(StrEnum):
