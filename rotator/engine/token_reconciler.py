@@ -498,16 +498,18 @@ class TokenReconciler:
     def _next_look(self, target: TokenTarget, now: datetime, *, failed: bool) -> datetime:
         """Return when to look again though nothing is due."""
         moments = [next_look_for_drift(token_identity(target.token), target.token.lifetime, now)]
+        # What is overdue because a list could not be written is not asked of its control plane every second.
+        soonest = now + (REVOKED_AGAIN_IN if failed else POLL)
         view = self.view(target.name)
         if view is not None:
-            moments += [max(at, now + POLL) for _, at in self._replaced(target, view.observation)]
+            moments += [max(at, soonest) for _, at in self._replaced(target, view.observation)]
         moments += [
-            max(each.not_after + target.policy.skew, now + POLL)
+            max(each.not_after + target.policy.skew, soonest)
             for each in self._revoked(target).values()
             if each.not_after is not None
         ]
         if failed:
-            moments.append(now + REVOKED_AGAIN_IN)
+            moments.append(soonest)
         return min(moments)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -123,6 +123,29 @@ def test_what_somebody_revoked_is_replaced_at_once(new_world: NewWorld) -> None:
     world.run(span=timedelta(minutes=70), tick=timedelta(seconds=20))
     assert all(theirs in each for each in world.listed())
     assert all(view.best.token.id not in each for each in world.listed())
+    assert [] == world.wrong()
+
+
+def test_a_list_that_cannot_be_written_is_tried_once_a_minute_and_keeps_no_renewal_waiting(new_world: NewWorld) -> None:
+    """What should have been revoked is no reason to ask the control plane every second, nor to keep an old token."""
+    world = new_world()
+    first = world.text()
+    tried: list[datetime] = []
+
+    def refuses(call: str) -> None:
+        if call == "revoke":
+            tried.append(world.clock.now())
+            raise Unavailable("the list cannot be written")
+
+    world.faults.before = refuses
+    world.run(until=lambda: world.text() != first, span=timedelta(minutes=35), tick=timedelta(seconds=10))
+    second = world.text()
+    world.run(until=lambda: world.text() != second, span=timedelta(minutes=35), tick=timedelta(seconds=1))
+    # Once a minute, and with each look that a renewal needs.
+    assert 1 < len(tried) < 8 + (world.clock.now() - tried[0]) / timedelta(minutes=1)
+    world.faults.clear()
+    world.run(until=world.settled, span=timedelta(minutes=4), tick=timedelta(seconds=5))
+    assert "token is revoked" == world.lets_in(second)
     assert [] == world.wrong()
 
 
