@@ -55,6 +55,7 @@ from rotator.desk.book import Book, Draft, Target, name_of
 from rotator.desk.carrying import Carrier, kind_of
 from rotator.engine import status
 from rotator.engine.engine import Engine
+from rotator.engine.platform_status import platform_row
 from rotator.errors import ConfigError, Denied, Rejected, RotatorError
 from rotator.platform.changes import Plan
 from rotator.ports import Request, Requests, RequestState, Rotation
@@ -130,7 +131,7 @@ class Desk:
             "workloads": status.workloads(self._engine),
             "alerts": status.alerts(self._engine),
             "watched": status.watched(self._engine),
-            "platform": status.platform(self._engine),
+            "platform": platform_row(self._engine),
         }
 
     def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:

@@ -28,6 +28,7 @@ from rotator.core.foreseen_platform import CHANGE_HELD_AFTER, SENTENCES_SHOWN, c
 from rotator.core.model import IntentKind, SubjectKind, TrustDomainName
 from rotator.engine.leaf_reconciler import POLL, Look
 from rotator.engine.locks import Locks
+from rotator.engine.platform_views import PlaceView, seen_now
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import PlatformTarget
 from rotator.errors import AdapterError, Conflict, Denied, Rejected
@@ -63,20 +64,6 @@ _TYPES: Final[Mapping[ChangeKind, EventType]] = {
 }
 _LONGEST: Final = 500
 """Characters of what others chose, in a record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceView:
-    """One mesh's documents as last seen."""
-
-    trust_domain: TrustDomainName
-    mesh: str
-    own: int = 0
-    """How many of rotator's own there are."""
-    to_apply: int = 0
-    """How many writes it takes to make them as the configuration says."""
-    seen_at: datetime | None = None
-    problem: str = ""
 
 
 @dataclass(slots=True)
@@ -116,6 +103,8 @@ class PlatformReconciler:
         self._put_back: dict[Address, list[datetime]] = {}
         self._seen_at: datetime | None = None
         self._changes: tuple[PlatformChange, ...] = ()
+        self._rotations: Mapping[str, Rotation] = {}
+        """Who asked for these changes and how they stand, by id."""
 
     # --- what people ask --------------------------------------------------------------------------------------------
 
@@ -184,6 +173,11 @@ class PlatformReconciler:
         with self._guard:
             return self._changes
 
+    def rotation_of(self, change: PlatformChange) -> Rotation | None:
+        """Return who asked for *change* and how it stood when this process looked last; None if it is not known."""
+        with self._guard:
+            return self._rotations.get(change.id)
+
     def progress(self, rotation_id: str) -> tuple[int, int]:
         """Return how many writes of the open change *rotation_id* are recorded, of how many."""
         total = next((len(each.plan.steps) for each in self.changes() if each.id == rotation_id), 0)
@@ -195,8 +189,9 @@ class PlatformReconciler:
         """Go on with the change that is open, or look for what others have changed."""
         with self._locks.of(target.id):
             changes = self._recorder.journal.last_platform_changes(MOST_CHANGES)
+            rotations = self._recorder.journal.last_platform_rotations(MOST_CHANGES)
             with self._guard:
-                self._changes = changes
+                self._changes, self._rotations = changes, {each.id: each for each in rotations}
             rotation = self._memory.open_rotation(PLATFORM)
             if rotation is None:
                 return self._look_for_drift(target)
@@ -334,7 +329,7 @@ class PlatformReconciler:
             rotation,
             state=RotationState.DONE,
             finished_at=self._clock.now(),
-            outcome=f"{_documents(len(plan.ends()))} as they should be, and every proxy in contact has acknowledged",
+            outcome=f"{_documents(len(plan.ends()))} as planned, and every proxy in contact has acknowledged",
         )
         event = self._scribe(rotation).event(EventType.COMPLETED, detail={"documents": len(plan.ends())})
         self._recorder.write([done], [replace(event, id=_id(f"completed:{rotation.id}"))])
@@ -379,15 +374,13 @@ class PlatformReconciler:
                 found += [each for each, _ in self.drift() if each.address.trust_domain == domain]
                 continue
             known = {address: each.document for address, each in applied.items() if address.trust_domain == domain}
-            if known:
-                found += drifts(known, present.own)
             others = [each.document for address, each in present.seen.items() if address not in present.own]
-            found += target.foreign(domain, list(present.own.values()), others)
+            here = list(drifts(known, present.own)) if known else []
+            here += target.foreign(domain, list(present.own.values()), others)
+            found += here
             revisions |= {address: each.revision for address, each in present.seen.items()}
             wanted = {address: each for address, each in target.wanted.items() if address.trust_domain == domain}
-            views[domain] = replace(
-                before, own=len(present.own), to_apply=len(plan_of(wanted, present.own).steps), seen_at=now, problem=""
-            )
+            views[domain] = seen_now(before, wanted=wanted, applied=known, own=present.own, found=here, now=now)
         self._note(found, revisions, applied)
         with self._guard:
             self._views = views

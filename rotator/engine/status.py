@@ -88,67 +88,6 @@ def watched(engine: Engine) -> list[dict[str, Any]]:
     ]
 
 
-def platform(engine: Engine) -> dict[str, Any] | None:
-    """Return the platform's documents: each mesh as last seen, what others changed, and the change under way."""
-    target = engine.fleet.platform
-    if target is None:
-        return None
-    rotation, last = engine.memory.open_rotation(target.name), engine.memory.last_rotation(target.name)
-    look, failures, error = engine.pool.look(target.id)
-    views = {each.trust_domain: each for each in engine.platform.views()}
-    return {
-        "meshes": [
-            {
-                "trust_domain": domain,
-                "mesh": mesh,
-                "documents": views[domain].own if domain in views else None,
-                "to_apply": views[domain].to_apply if domain in views else None,
-                "seen_at": moment(views[domain].seen_at) if domain in views else None,
-                "problem": views[domain].problem if domain in views else "",
-            }
-            for domain, mesh in target.meshes.items()
-        ],
-        "drift": [
-            {
-                "what": each.kind.value,
-                "trust_domain": each.address.trust_domain,
-                "mesh": each.address.mesh,
-                "kind": each.address.kind,
-                "name": each.address.name,
-                "says": each.in_words,
-                "opens": each.is_grave,
-                "since": moment(since),
-                "diff": each.diff,
-            }
-            for each, since in engine.platform.drift()
-        ],
-        "on_drift": target.on_drift.value,
-        "open_change": None if rotation is None else {"id": rotation.id, "opened_at": moment(rotation.opened_at)},
-        "last_change": None
-        if last is None
-        else {
-            "id": last.id,
-            "result": last.state.value,
-            "finished_at": moment(last.finished_at),
-            "outcome": last.outcome,
-        },
-        "changes": [
-            {
-                "id": change.id,
-                "kind": change.kind.value,
-                "undoes": change.undoes,
-                "documents": len(change.plan.ends()),
-                "plan_sha256": change.plan.digest,
-            }
-            for change in engine.platform.changes()
-        ],
-        "waiting_on": list(look.waiting_on) if look is not None else [],
-        "why": look.why if look is not None else "",
-        "failures": failures,
-        "error": error,
-    }
-
-
 def plan(engine: Engine, horizon: timedelta) -> list[dict[str, Any]]:
     """Return what will happen within *horizon*, when and why, earliest first."""
     now = engine.clock.now()

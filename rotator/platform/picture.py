@@ -4,7 +4,8 @@ Who may call what, as a picture: one row for each identity, one column for each 
 Rules that must stay true here:
 
 - A cell is filled exactly where the one may call the other, and says so in a sentence when it is pointed at.
-- The same platform gives the same bytes. Readable without colours: what is permitted has a mark.
+- The same platform gives the same bytes. Readable without colours: what is permitted
+  has a mark, and another environment one of its own.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ _CELL: Final = 26
 _LETTER: Final = 7
 """Width of a letter of the picture's type, about."""
 _EDGE: Final = 16
-_FAINT: Final = "#eef1f4"
+_REFUSED: Final = "#ffffff"
+_EDGE_OF_REFUSED: Final = "#8d99a6"
 _INK: Final = "#1f2933"
 _PERMITTED: Final = "#1b7f4b"
-_OTHER_ENVIRONMENT: Final = "#dbe1e8"
+_OTHER_ENVIRONMENT: Final = "#cfd7e0"
 _QUIET: Final = "#66727f"
 
 
@@ -36,7 +38,7 @@ def picture(platform: Platform) -> str:
     left = _EDGE * 2 + _LETTER * max((len(each.qualified) for each in rows), default=0)
     # Column names stand upright.
     top = _EDGE * 4 + _LETTER * max((len(each.qualified) for each in columns), default=0)
-    width, height = left + _CELL * len(columns) + _EDGE, top + _CELL * len(rows) + _EDGE * 3
+    width, height = left + _CELL * len(columns) + _EDGE, top + _CELL * len(rows) + _EDGE * 2 + _CELL
     width = max(width, 460)
     by_pair = {(each.caller.qualified, each.service.qualified): each for each in pairs}
     drawn = [
@@ -65,23 +67,43 @@ def _place(order: Sequence[str], one: Identity | Service) -> tuple[int, str]:
 
 
 def _cell(pair: Reach, x: int, y: int) -> str:
-    same = pair.caller.environment == pair.service.environment
-    fill = _PERMITTED if pair.allowed else _FAINT if same else _OTHER_ENVIRONMENT
-    box = f'<rect x="{x + 1}" y="{y + 1}" width="{_CELL - 2}" height="{_CELL - 2}" rx="3" fill="{fill}"/>'
-    mark = ""
     if pair.allowed:
-        middle = f"{x + 7},{y + 14} {x + 11},{y + 18} {x + 19},{y + 8}"
-        mark = f'<polyline points="{middle}" fill="none" stroke="#ffffff" stroke-width="2.5"/>'
-    return f"<g><title>{escape(pair.sentence)}</title>{box}{mark}</g>"
+        drawn = _permitted(x, y)
+    elif pair.caller.environment == pair.service.environment:
+        drawn = _refused(x, y)
+    else:
+        drawn = _elsewhere(x, y)
+    return f"<g><title>{escape(pair.sentence)}</title>{drawn}</g>"
+
+
+def _permitted(x: int, y: int) -> str:
+    middle = f"{x + 7},{y + 14} {x + 11},{y + 18} {x + 19},{y + 8}"
+    return f'{_box(x, y, _PERMITTED)}<polyline points="{middle}" fill="none" stroke="#ffffff" stroke-width="2.5"/>'
+
+
+def _refused(x: int, y: int) -> str:
+    return _box(x, y, _REFUSED, edge=_EDGE_OF_REFUSED)
+
+
+def _elsewhere(x: int, y: int) -> str:
+    across = f'x1="{x + 8}" y1="{y + 13}" x2="{x + 18}" y2="{y + 13}"'
+    return f'{_box(x, y, _OTHER_ENVIRONMENT)}<line {across} stroke="{_QUIET}" stroke-width="2"/>'
+
+
+def _box(x: int, y: int, fill: str, *, edge: str | None = None) -> str:
+    # A line lies half outside its box: with one, the box is smaller by as much.
+    inset, line = (1.0, "") if edge is None else (1.5, f' stroke="{edge}"')
+    size = _CELL - 2 * inset
+    return f'<rect x="{x + inset:g}" y="{y + inset:g}" width="{size:g}" height="{size:g}" rx="3" fill="{fill}"{line}/>'
 
 
 def _legend(y: int) -> str:
-    said = ((_PERMITTED, "permitted"), (_FAINT, "refused"), (_OTHER_ENVIRONMENT, "another environment: refused"))
+    said = ((_permitted, "permitted"), (_refused, "refused"), (_elsewhere, "another environment: refused"))
     drawn, x = [], _EDGE
-    for fill, words in said:
-        drawn.append(f'<rect x="{x}" y="{y}" width="12" height="12" rx="2" fill="{fill}" stroke="{_QUIET}"/>')
-        drawn.append(f'<text x="{x + 18}" y="{y + 10}" fill="{_QUIET}">{words}</text>')
-        x += 36 + _LETTER * len(words)
+    for mark, words in said:
+        drawn.append(mark(x, y))
+        drawn.append(f'<text x="{x + _CELL + 8}" y="{y + 17}" fill="{_QUIET}">{words}</text>')
+        x += _CELL + 24 + _LETTER * len(words)
     return "".join(drawn)
 
 

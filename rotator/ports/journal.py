@@ -63,7 +63,15 @@ class StandingAlerts(Protocol):
         ...
 
 
-class Journal(Sightings, StandingAlerts, PlatformMemory, Protocol):
+class PlatformRotations(Protocol):
+    """The memory of who changed the platform."""
+
+    def last_platform_rotations(self, count: int) -> tuple[Rotation, ...]:
+        """Return the rotations of the newest *count* changes, oldest first: who asked for each, and how it stands."""
+        ...
+
+
+class Journal(Sightings, StandingAlerts, PlatformMemory, PlatformRotations, Protocol):
     """The memory of intents. Raises `JournalError` when it cannot be read or written."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:

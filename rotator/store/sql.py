@@ -410,6 +410,13 @@ class SQLStore:
         with reading(self._engine, "read changes") as connection, _readable("a change"):
             return tuple(rows.to_platform_change(row) for row in connection.execute(query))
 
+    def last_platform_rotations(self, count: int) -> tuple[Rotation, ...]:
+        """Return the rotations of the newest *count* changes of the platform, oldest first."""
+        newest = sa.select(platform_changes.c.id).order_by(platform_changes.c.ordinal.desc()).limit(count)
+        query = sa.select(rotations).where(rotations.c.id.in_(newest)).order_by(rotations.c.ordinal)
+        with reading(self._engine, "read rotations") as connection, _readable("a rotation"):
+            return tuple(rows.to_rotation(row) for row in connection.execute(query))
+
     def last_generation(self, trust_domain: TrustDomainName) -> int:
         """Return the highest generation number ever used for *trust_domain*, 0 for none."""
         used = sa.select(

@@ -14,16 +14,15 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from html import escape
 from typing import Any, Final
 
-from rotator.durations import parse_moment
+from rotator.web.markup import MOST_ROWS, Row, few, moment_of, pill, span_words
+from rotator.web.platform_page import platform_section
 from rotator.web.seen import Health
 
 REFRESH_SECONDS: Final = 10
-MOST_ROWS: Final = 500
-NAMES_SHOWN: Final = 6
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2330;--soft:#5d6878;--line:#dfe3ea;--ground:#f5f6f9;--card:#fff;--good:#1a7f52;
@@ -63,6 +62,10 @@ ul{margin:0;padding:0;list-style:none}
 .alerts li{background:var(--card);border:1px solid var(--line);border-left:4px solid var(--warn);border-radius:8px;
 padding:8px 14px;margin-bottom:8px}
 .alerts li.critical{border-left-color:var(--bad)}
+.when{white-space:nowrap}p.soft{margin:0 0 8px}
+details{margin-top:6px}summary{cursor:pointer;color:var(--soft);font-size:13px}
+pre{font:12px/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--ground);border-radius:6px;
+padding:8px 12px;margin:6px 0 2px;overflow-x:auto}
 footer{margin-top:28px;color:var(--soft);font-size:13px}
 """
 
@@ -81,8 +84,6 @@ _WHOLE: Final = 100
 
 _CALM: Final = frozenset({"in_use", "steady", "retired"})
 
-Row = Mapping[str, Any]
-
 
 def status_page(status: Mapping[str, Any], *, now: datetime, health: Health, environment: str) -> str:
     """
@@ -100,6 +101,7 @@ def status_page(status: Mapping[str, Any], *, now: datetime, health: Health, env
         _alerts(alerts),
         _subjects("Trust domains", domains, now),
         _subjects("Certificates", certificates, now),
+        platform_section(status.get("platform"), status.get("requests", ()), now),
         _workloads(status.get("workloads", ())),
         _watched(status.get("watched", ()), now),
         _FOOTER,
@@ -118,25 +120,27 @@ def _title(alerts: Sequence[Row], environment: str) -> str:
 
 
 def _header(health: Health, environment: str, now: datetime) -> str:
-    state = _pill("live", "good") if health.live else _pill("not live", "bad")
-    problems = "".join(f" {_pill(each, 'warn')}" for each in health.problems)
+    state = pill("live", "good") if health.live else pill("not live", "bad")
+    problems = "".join(f" {pill(each, 'warn')}" for each in health.problems)
     return (
-        f"<header><h1>rotator</h1>{_pill(environment)}{_pill(health.role)}{state}{problems}"
+        f"<header><h1>rotator</h1>{pill(environment)}{pill(health.role)}{state}{problems}"
         f'<span class="soft small">{_clock(now)} · last sweep {health.silent_seconds} s ago</span></header>'
     )
 
 
 def _cards(subjects: Sequence[Row], alerts: Sequence[Row], ledger: Row, now: datetime) -> str:
     moving = sum(1 for each in subjects if each.get("open_rotation"))
-    ends = [(at, each) for each in subjects if (at := _moment(each.get("not_after"))) is not None]
+    ends = [(at, each) for each in subjects if (at := moment_of(each.get("not_after"))) is not None]
     soonest = min(ends, key=lambda pair: pair[0], default=None)
-    next_end = "nothing yet" if soonest is None else "over" if soonest[0] <= now else f"in {_span(soonest[0] - now)}"
+    next_end = (
+        "nothing yet" if soonest is None else "over" if soonest[0] <= now else f"in {span_words(soonest[0] - now)}"
+    )
     whose = "" if soonest is None else escape(str(soonest[1].get("name", "")))
-    signed = _moment(ledger.get("checkpoint_at"))
-    said = "not signed yet" if signed is None else f"signed {_span(now - signed)} ago"
+    signed = moment_of(ledger.get("checkpoint_at"))
+    said = "not signed yet" if signed is None else f"signed {span_words(now - signed)} ago"
     said += f" · {escape(str(ledger.get('witness', '')))}"
     if ledger.get("problem"):
-        said += f" · {_pill('cannot be signed', 'bad')}"
+        said += f" · {pill('cannot be signed', 'bad')}"
     return (
         '<div class="cards">'
         f"{_card('Subjects', str(len(subjects)), f'{moving} in rotation')}"
@@ -160,7 +164,7 @@ def _alerts(alerts: Sequence[Row]) -> str:
         return ""
     items = "".join(
         f'<li class="{"critical" if each.get("severity") == "critical" else "warning"}">'
-        f"{_pill(str(each.get('severity', '')), 'bad' if each.get('severity') == 'critical' else 'warn')} "
+        f"{pill(str(each.get('severity', '')), 'bad' if each.get('severity') == 'critical' else 'warn')} "
         f"<b>{escape(str(each.get('subject', '')))}</b> {escape(str(each.get('summary', '')))}"
         f' <span class="soft small">since {escape(str(each.get("since", "")))}</span></li>'
         for each in sorted(alerts, key=lambda row: row.get("severity") != "critical")[:MOST_ROWS]
@@ -188,7 +192,7 @@ def _is_troubled(row: Row) -> bool:
 def _subject(row: Row, now: datetime) -> str:
     phase = str(row.get("phase", ""))
     under_way = row.get("open_rotation")
-    shown = _pill(phase.replace("_", " "), "good" if phase in _CALM else "warn")
+    shown = pill(phase.replace("_", " "), "good" if phase in _CALM else "warn")
     if under_way:
         intent = escape(str(under_way.get("intent", "")).replace("_", " "))
         shown += f'<br><span class="soft small">{intent} under way</span>'
@@ -213,22 +217,21 @@ def _subject(row: Row, now: datetime) -> str:
 
 def _waiting(row: Row) -> str:
     names = [str(each) for each in row.get("waiting_on", ())]
-    more = len(names) - NAMES_SHOWN
-    text = ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    text = few(names)
     said = escape(text) if text else '<span class="soft">nobody</span>'
     if row.get("why"):
         said += f'<br><span class="soft small">{escape(str(row["why"]))}</span>'
     if row.get("error"):
-        said += f"<br>{_pill('failing', 'bad')} <span class='small'>{escape(str(row['error']))}</span>"
+        said += f"<br>{pill('failing', 'bad')} <span class='small'>{escape(str(row['error']))}</span>"
     return said
 
 
 def _life(row: Row, now: datetime) -> str:
     """Return the bar of a life: the part that is used, where its renewal opens, where its safety line is."""
-    begins, ends = _moment(row.get("not_before")), _moment(row.get("not_after"))
+    begins, ends = moment_of(row.get("not_before")), moment_of(row.get("not_after"))
     if begins is None or ends is None or ends <= begins:
         return '<span class="soft">nothing yet</span>'
-    opens, line = _moment(row.get("renew_at")), _moment(row.get("safety_line"))
+    opens, line = moment_of(row.get("renew_at")), moment_of(row.get("safety_line"))
     used = _share(now, begins, ends)
     over = now >= ends or (line is not None and now >= line)
     state = " over" if over else " late" if opens is not None and now >= opens else ""
@@ -237,7 +240,7 @@ def _life(row: Row, now: datetime) -> str:
         for name, moment in (("", opens), (" line", line))
         if moment is not None and 0 < (at := _share(moment, begins, ends)) < _WHOLE
     )
-    left = f"ended {_span(now - ends)} ago" if now >= ends else f"{_span(ends - now)} left"
+    left = f"ended {span_words(now - ends)} ago" if now >= ends else f"{span_words(ends - now)} left"
     return (
         f'<svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{used:.0f}% used">'
         f'<rect class="whole" width="100" height="10" rx="1"/><rect class="part{state}" width="{used:.2f}" height="10" '
@@ -272,7 +275,7 @@ def _watched(rows: Sequence[Row], now: datetime) -> str:
     body = "".join(
         f'<tr><td class="name">{escape(str(each.get("name", "")))}<br><code>{escape(str(each.get("place", "")))}</code>'
         f'</td><td class="life">{_life(each, now)}</td><td>{escape(str(each.get("count", "")))}</td>'
-        f"<td>{_pill(str(each['problem']), 'warn') if each.get('problem') else _NOBODY}</td></tr>"
+        f"<td>{pill(str(each['problem']), 'warn') if each.get('problem') else _NOBODY}</td></tr>"
         for each in ordered[:MOST_ROWS]
     )
     return (
@@ -291,30 +294,9 @@ def _members(members: Iterable[Row]) -> str:
             state, kind = "ready", "good"
         else:
             state, kind = ("starting" if each.get("running") else "down"), "bad"
-        shown.append(f"{_pill(state, kind)} {escape(str(each.get('name', '')))}")
+        shown.append(f"{pill(state, kind)} {escape(str(each.get('name', '')))}")
     return "<br>".join(shown) or '<span class="soft">none seen yet</span>'
-
-
-def _pill(text: str, kind: str = "") -> str:
-    return f'<span class="pill{" " if kind else ""}{kind}">{escape(text)}</span>'
-
-
-def _moment(text: object) -> datetime | None:
-    return parse_moment(text) if isinstance(text, str) else None
 
 
 def _clock(now: datetime) -> str:
     return now.strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _span(span: timedelta) -> str:
-    """Return *span* as people read it: its two largest units."""
-    seconds = max(0, int(span.total_seconds()))
-    parts: list[str] = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, seconds = divmod(seconds, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2])

@@ -78,6 +78,12 @@ class PlatformWorld(World):
         """Return the desk of the engine as it is now."""
         return Desk(self.engine, ledger=dict, requests=self.store, approval=lambda: self.policy)
 
+    def desk_status(self) -> Mapping[str, Any]:
+        """Return the status as a desk says it that has just looked at what waits."""
+        desk = self.desk()
+        desk.look()
+        return desk.status()
+
     # --- documents --------------------------------------------------------------------------------------------------
 
     def permission(self, name: str, *callers: str) -> Document:

@@ -122,6 +122,7 @@ class FaultyJournal:
         self.applied_documents = inner.applied_documents
         self.platform_change = inner.platform_change
         self.last_platform_changes = inner.last_platform_changes
+        self.last_platform_rotations = inner.last_platform_rotations
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from rotator.web.page import MOST_ROWS, STYLE_HASH, status_page
+from rotator.web.markup import MOST_ROWS
+from rotator.web.page import STYLE_HASH, status_page
 from rotator.web.seen import Health
 from tests.web.house import House
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 WELL = Health(live=True, ready=True, role="leader", silent_seconds=3, problems=())
 HOSTILE = "<script>alert('x')</script>\"&"
+CHANGE = ("id", "kind", "undoes", "documents", "state", "opened_at", "finished_at", "outcome", "ticket", "requested_by")
+REQUEST = ("id", "operation", "state", "requested_by", "reason", "asked_at", "expires_at", "approvals_needed")
 
 
 def moment(**span: float) -> str:
@@ -97,6 +100,21 @@ def test_nothing_from_outside_becomes_part_of_it() -> None:
         workloads=[{"name": HOSTILE, "members": [{"name": HOSTILE}], "why": HOSTILE, "error": HOSTILE}],
         watched=[{"name": HOSTILE, "place": HOSTILE, "problem": HOSTILE, "count": HOSTILE}],
         ledger={"size": HOSTILE, "witness": HOSTILE},
+        platform={
+            "meshes": [
+                {
+                    "trust_domain": HOSTILE,
+                    "mesh": HOSTILE,
+                    "problem": HOSTILE,
+                    "environments": [{"environment": HOSTILE, "applied": HOSTILE, "to_apply": HOSTILE}],
+                }
+            ],
+            "drift": [{"what": HOSTILE, "says": HOSTILE, "diff": HOSTILE}],
+            "changes": [dict.fromkeys(CHANGE, HOSTILE) | {"approved_by": [HOSTILE]}],
+            "waiting_on": [HOSTILE],
+            "why": HOSTILE,
+        },
+        requests=[dict.fromkeys(REQUEST, HOSTILE) | {"subjects": ["platform"]}],
     )
     tags = parsed(html)
     assert ("script" in tags.names, [], []) == (False, tags.broken, tags.open)
