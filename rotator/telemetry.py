@@ -204,6 +204,7 @@ class Metric(StrEnum):
     ISSUER_SIGNING = "rotator_issuer_signing"
     MANAGED_TOKEN_NOT_AFTER = "rotator_managed_token_not_after_seconds"  # noqa: S105 -- a metric's name, not a secret
     MANAGED_TOKEN_LIFETIME_USED = "rotator_managed_token_lifetime_used_ratio"  # noqa: S105 -- a metric's name
+    SIGNING_KEY_ADDED = "rotator_signing_key_added_timestamp_seconds"
     TOKEN_LIFETIME = "rotator_token_lifetime_seconds"  # noqa: S105 -- a metric's name, not a secret
     LEDGER_SPOOLED = "rotator_ledger_spooled_records"
     LEDGER_CHECKPOINT_INTERVAL = "rotator_ledger_checkpoint_interval_seconds"
@@ -282,6 +283,11 @@ METRICS: Final[Mapping[Metric, tuple[str, tuple[str, ...], str]]] = {
     ),
     Metric.MANAGED_TOKEN_NOT_AFTER: ("gauge", ("subject",), "When the published token of Kuma ends, Unix time."),
     Metric.MANAGED_TOKEN_LIFETIME_USED: ("gauge", ("subject",), "Used part of its lifetime; 1 is expired."),
+    Metric.SIGNING_KEY_ADDED: (
+        "gauge",
+        ("subject",),
+        "When the newest key that signs tokens was added, Unix time.",
+    ),
     Metric.TOKEN_LIFETIME: ("gauge", ("issuer",), "How long that login was given for."),
     Metric.LEDGER_SPOOLED: ("gauge", (), "Records that wait outside the ledger."),
     Metric.LEDGER_CHECKPOINT_INTERVAL: ("gauge", (), "How often the log is to be signed: `ledger.checkpoint_every`."),

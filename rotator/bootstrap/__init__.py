@@ -216,6 +216,7 @@ def wire(settings: Settings, *, clock: Clock) -> Wired:
         engine.watcher.use(build_watched(settings, sessions, cluster))
         outlet = Outlet(settings, clock)
         engine.recorder.tracing.tell(outlet.span)
+        engine.alerting.watch(outlet.alerts)
         log = TileLog(settings.ledger.path, settings.ledger.origin, signer)
         wired = Wired(
             settings, clock, store, lease, sessions, engine, log, signer, outlet, policy, logins, stands_by, closing

@@ -18,6 +18,8 @@ from typing import Any
 
 from rotator import __version__
 from rotator.adapters.otlp.exporter import Destination, Exporter
+from rotator.core.foreseen import Alert, true_at
+from rotator.core.foreseen_telemetry import telemetry_alerts
 from rotator.core.trace import SpanId, TraceId
 from rotator.errors import AdapterError
 from rotator.ports import Clock, Line, Reading, Span
@@ -59,6 +61,11 @@ class Outlet:
         """Return how many items of each signal wait; empty without a collector."""
         exporter = self._exporter
         return exporter.waiting() if exporter is not None else {}
+
+    def alerts(self, now: datetime) -> tuple[Alert, ...]:
+        """Return what is true at *now* of a collector that takes nothing, or not all; nothing without one."""
+        exporter = self._exporter
+        return true_at(telemetry_alerts(exporter.standing(now)), now) if exporter is not None else ()
 
     def start(self, readings: Readings) -> None:
         """Begin to send; *readings* gives every metric of the moment."""

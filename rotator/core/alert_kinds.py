@@ -46,6 +46,8 @@ class AlertKind(StrEnum):
     HTTP_CERTIFICATE = "http_certificate"
     PLATFORM_DRIFTED = "platform_drifted"
     PLATFORM_HELD = "platform_held"
+    SIGNING_KEY_HELD = "signing_key_held"
+    TELEMETRY_LOST = "telemetry_lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ def _means(sentence: str, threshold: str, runbook: str) -> Meaning:
 
 MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
     AlertKind.RENEWAL_OVERDUE: _means(
-        "A certificate or token could have been renewed for a while and was not.",
+        "A certificate, token or signing key could have been renewed for a while and was not.",
         "warning: `overdue_after` past its opening (windows, freezes and pauses count), or half-way to its safety line",
         "renewal-overdue",
     ),
@@ -202,5 +204,15 @@ MEANINGS: Final[Mapping[AlertKind, Meaning]] = {
         "A change of the platform has begun and not ended.",
         "warning: 15 minutes after it began",
         "platform-held",
+    ),
+    AlertKind.SIGNING_KEY_HELD: _means(
+        "The rotation of a key that signs tokens waits longer than it should, and names for whom.",
+        "warning: `overdue_after` past when `known_after`, `revoke_after` of its tokens and `others_live` let it go on",
+        "signing-key-held",
+    ),
+    AlertKind.TELEMETRY_LOST: _means(
+        "The telemetry collector takes nothing, or what rotator tells of itself is lost on the way.",
+        "warning: 5 minutes after the last try that was taken; at once when spans or lines are dropped or refused",
+        "telemetry-lost",
     ),
 }

@@ -120,14 +120,14 @@ def certificate_alerts(seen: CertificateStanding, policy: AlertPolicy) -> tuple[
     found = [*_window_alerts(seen, seen.window, policy)] if seen.window is not None else []
     since = seen.unproven_since
     if since is not None and seen.window is None:
-        says = f"{seen.name} has nothing usable published since {_at(since)}: {_why(seen.name)}"
+        says = f"{seen.name} has nothing usable published since {utc(since)}: {_why(seen.name)}"
         found.append(_critical(AlertKind.NOTHING_PUBLISHED, seen.name, since + policy.overdue_after, says))
     elif since is not None:
         found += _proof_alerts(seen, since)
     if seen.breaker is not None:
         tripped, until = seen.breaker
         says = (
-            f"{seen.name} was issued too often in a row, so nothing is issued for it before {_at(until)}: "
+            f"{seen.name} was issued too often in a row, so nothing is issued for it before {utc(until)}: "
             "find out who undoes what is published"
         )
         found.append(_critical(AlertKind.BREAKER_TRIPPED, seen.name, tripped, says))
@@ -141,13 +141,13 @@ def _window_alerts(seen: CertificateStanding, window: Window, policy: AlertPolic
     due = min(max(seen.policy.calendar.next_allowed(window.opens) or line, seen.held_until or window.opens), line)
     # Half-way to the safety line at the latest: ten minutes are nothing to a leaf of a year and all to one of an hour.
     overdue = due + min(policy.overdue_after, (line - due) / 2)
-    lasting = f"{name} ends at {_at(ends)} and is not renewed"
+    lasting = f"{name} ends at {utc(ends)} and is not renewed"
     return (
         _warning(
             AlertKind.RENEWAL_OVERDUE,
             name,
             overdue,
-            f"{name} could be renewed since {_at(due)} and is not; it has to be by {_at(line)}: {_why(name)}",
+            f"{name} could be renewed since {utc(due)} and is not; it has to be by {utc(line)}: {_why(name)}",
         ),
         _warning(
             AlertKind.LIFETIME_USED,
@@ -165,19 +165,19 @@ def _window_alerts(seen: CertificateStanding, window: Window, policy: AlertPolic
             AlertKind.SAFETY_LINE,
             name,
             max(overdue, line - life / NEAR_PART),
-            f"{name} has to be renewed by {_at(line)} to be in use before it ends: {_why(name)}",
+            f"{name} has to be renewed by {utc(line)} to be in use before it ends: {_why(name)}",
         ),
         _critical(
             AlertKind.SAFETY_LINE,
             name,
             line,
-            f"{name} should have been renewed by {_at(line)} and ends at {_at(ends)}: {_why(name)}; tries go on",
+            f"{name} should have been renewed by {utc(line)} and ends at {utc(ends)}: {_why(name)}; tries go on",
         ),
         _critical(
             AlertKind.EXPIRED,
             name,
             ends,
-            f"{name} ended at {_at(ends)}, so its consumer is refused: {_why(name)}; tries go on",
+            f"{name} ended at {utc(ends)}, so its consumer is refused: {_why(name)}; tries go on",
         ),
     )
 
@@ -186,13 +186,13 @@ def _proof_alerts(seen: CertificateStanding, since: datetime) -> tuple[Alert, ..
     """Return what consumers raise that do not show what is published for them."""
     budget = seen.policy.budget
     allowed = budget.publish + budget.drain + budget.proof
-    says = f"{_names(seen.waiting_on)} should use what is published for {seen.name} and has not shown it"
-    says = f"{says} since {_at(since)}: see that it runs and loads new certificates"
+    says = f"{some_names(seen.waiting_on)} should use what is published for {seen.name} and has not shown it"
+    says = f"{says} since {utc(since)}: see that it runs and loads new certificates"
     late = _warning(AlertKind.UNPROVEN, seen.name, since + allowed, says)
     if seen.former_ends is None:
         return (late,)
     urgent = max(since + allowed, seen.former_ends - allowed)
-    says = f"{says} before the one it may still use ends at {_at(seen.former_ends)}"
+    says = f"{says} before the one it may still use ends at {utc(seen.former_ends)}"
     return late, _critical(AlertKind.UNPROVEN, seen.name, urgent, says)
 
 
@@ -239,25 +239,25 @@ def _age_alerts(domain: DomainStanding, active: Generation, policy: AlertPolicy)
             AlertKind.AUTHORITY_USED,
             name,
             max(due, begins + (ends - begins) * policy.used_ratio_warning),
-            f"{who} ends at {_at(ends)} with {policy.used_ratio_warning:.0%} of its life used: {act}",
+            f"{who} ends at {utc(ends)} with {policy.used_ratio_warning:.0%} of its life used: {act}",
         ),
         _critical(
             AlertKind.AUTHORITY_USED,
             name,
             max(due, _critical_from(begins, ends, policy)),
-            f"{who} ends at {_at(ends)} with little of its life left: {act}",
+            f"{who} ends at {utc(ends)} with little of its life left: {act}",
         ),
         _warning(
             AlertKind.AUTHORITY_STOPS_SIGNING,
             name,
             max(due, last),
-            f"{who} stops signing at {_at(stops)}, and a rotation may take longer than that: {act}",
+            f"{who} stops signing at {utc(stops)}, and a rotation may take longer than that: {act}",
         ),
         _critical(
             AlertKind.AUTHORITY_STOPS_SIGNING,
             name,
             stops,
-            f"{who} stopped signing at {_at(stops)} and the mesh goes dark by {_at(ends)}: {act}",
+            f"{who} stopped signing at {utc(stops)} and the mesh goes dark by {utc(ends)}: {act}",
         ),
     )
 
@@ -267,13 +267,13 @@ def _nobody_signs(domain: DomainStanding, active: Generation | None, policy: Ale
     name, kind = domain.name, AlertKind.NO_AUTHORITY
     if active is None:
         begun = domain.intent.since if domain.intent is not None else domain.at
-        says = f"{name} has no CA since {_at(begun)}: see what stops its rotation (rotator explain {name})"
+        says = f"{name} has no CA since {utc(begun)}: see what stops its rotation (rotator explain {name})"
         return (_critical(kind, name, begun + policy.overdue_after, says),)
     stopped = domain.policy.stops_signing(active.authority)
     since = min(stopped, domain.at)
     says = (
-        f"generation {active.number} of {name} may not sign since {_at(since)}, so no leaf can be renewed and the "
-        f"mesh goes dark by {_at(active.authority.not_after)}: see what stops its rotation (rotator explain {name})"
+        f"generation {active.number} of {name} may not sign since {utc(since)}, so no leaf can be renewed and the "
+        f"mesh goes dark by {utc(active.authority.not_after)}: see what stops its rotation (rotator explain {name})"
     )
     return (_critical(kind, name, since, says),)
 
@@ -284,13 +284,13 @@ def _held(domain: DomainStanding, decided: Wait, active: Generation | None) -> t
     on = frozenset(decided.on)
     if intent is None or not _gains_trust(intent, active) or not any(each.name in on for each in domain.seen.parties):
         what = f"the rotation of {name}" if intent is not None else name
-        says = f"{what} waits for {_names(decided.on)} {decided.why}: it does not go on by itself"
+        says = f"{what} waits for {some_names(decided.on)} {decided.why}: it does not go on by itself"
         return (_critical(AlertKind.ROTATION_STUCK, name, domain.at, says),)
     published = intent.trust_published_at
     deadline = published + domain.policy.trust_deadline if published is not None else domain.at
     since = min(deadline, domain.at)
     says = (
-        f"the rotation of {name} waits for {_names(decided.on)} {decided.why}: "
+        f"the rotation of {name} waits for {some_names(decided.on)} {decided.why}: "
         "mend these consumers, take out those that are gone for good, or roll back"
     )
     kind = AlertKind.TRUST_DEADLINE
@@ -341,14 +341,14 @@ def workload_alerts(seen: WorkloadStanding) -> tuple[Alert, ...]:
 def _roll_alerts(seen: WorkloadStanding) -> tuple[Alert, ...]:
     if seen.failed:
         what = "could not be replaced or does not get ready"
-        says = f"{_names(seen.failed)} of {seen.name} {what}, so its roll waits: see the member's log"
+        says = f"{some_names(seen.failed)} of {seen.name} {what}, so its roll waits: see the member's log"
         return (_critical(AlertKind.MEMBER_FAILED, seen.name, seen.at, says),)
     if not seen.held:
         return ()
     is_late = seen.deadline is not None and seen.deadline <= seen.at
-    late = f", past the drain deadline at {_at(seen.deadline)}" if seen.deadline is not None and is_late else ""
+    late = f", past the drain deadline at {utc(seen.deadline)}" if seen.deadline is not None and is_late else ""
     since = seen.deadline if seen.deadline is not None and is_late else seen.at
-    says = f"the roll of {seen.name} waits for {_names(seen.waiting_on)} {seen.why}{late}: see what they still do"
+    says = f"the roll of {seen.name} waits for {some_names(seen.waiting_on)} {seen.why}{late}: see what they still do"
     return (_warning(AlertKind.ROLL_HELD, seen.name, since, says),)
 
 
@@ -359,7 +359,7 @@ def checkpoint_alerts(signed_at: datetime, every: timedelta, problem: str) -> tu
     """Return what the log raises that was last signed at *signed_at* (or began to be) and should be signed *every*."""
     because = f" ({problem})" if problem else ""
     says = (
-        f"the evidence log is not signed since {_at(signed_at)}{because}: see that its disk and the store take writes"
+        f"the evidence log is not signed since {utc(signed_at)}{because}: see that its disk and the store take writes"
     )
     kind = AlertKind.CHECKPOINT_OLD
     return (
@@ -372,7 +372,7 @@ def spool_alerts(waiting: int, since: datetime) -> tuple[Alert, ...]:
     """Return what *waiting* records outside the ledger raise, seen since *since*."""
     if not waiting:
         return ()
-    says = f"evidence records wait outside the ledger since {_at(since)}: bring the store back, and do not delete them"
+    says = f"evidence records wait outside the ledger since {utc(since)}: bring the store back, and do not delete them"
     return (_critical(AlertKind.RECORDS_SPOOLED, LEDGER, since, says),)
 
 
@@ -397,12 +397,12 @@ def login_alerts(
     """
     act = "see whether the issuer answers and the login is still allowed"
     if missing_since is not None:
-        says = f"there is no login at {issuer} since {_at(missing_since)}: {act}"
+        says = f"there is no login at {issuer} since {utc(missing_since)}: {act}"
         return (_critical(AlertKind.LOGIN_LOST, issuer, missing_since + policy.overdue_after, says),)
     if not_after is None or life is None:
         return ()
-    says = f"the login at {issuer} ends at {_at(not_after)} and could not be renewed: {act}"
-    gone = f"the login at {issuer} ended at {_at(not_after)}: {act}"
+    says = f"the login at {issuer} ends at {utc(not_after)} and could not be renewed: {act}"
+    gone = f"the login at {issuer} ended at {utc(not_after)}: {act}"
     return (
         _warning(AlertKind.LOGIN_ENDING, issuer, not_after - life * (1 - policy.used_ratio_warning), says),
         _critical(AlertKind.LOGIN_ENDING, issuer, not_after - life * (1 - policy.used_ratio_critical), says),
@@ -412,7 +412,7 @@ def login_alerts(
 
 def receiver_alerts(receiver: SubjectName, failing_since: datetime) -> tuple[Alert, ...]:
     """Return what the receiver of alerts *receiver* raises that takes nothing since *failing_since*."""
-    says = f"{receiver} takes no alerts since {_at(failing_since)}: see that it answers and still lets rotator in"
+    says = f"{receiver} takes no alerts since {utc(failing_since)}: see that it answers and still lets rotator in"
     kind = AlertKind.RECEIVER_FAILING
     return (
         _warning(kind, receiver, failing_since + RECEIVER_FAILS_WARNING, says),
@@ -425,7 +425,7 @@ SWEEP = SubjectName("rotator")
 
 def sweep_alerts(swept_at: datetime, every: timedelta) -> tuple[Alert, ...]:
     """Return what a daemon raises that swept last at *swept_at* (or began to run) and should *every*."""
-    says = f"nothing was looked at since {_at(swept_at)}: see what the daemon's log says, and restart it if it hangs"
+    says = f"nothing was looked at since {utc(swept_at)}: see what the daemon's log says, and restart it if it hangs"
     return (
         _critical(AlertKind.SWEEP_SILENT, SWEEP, swept_at + max(SWEEPS_MISSED * every, SWEEP_SILENT_AT_LEAST), says),
     )
@@ -458,7 +458,7 @@ def watched_alerts(seen: WatchedStanding, policy: AlertPolicy) -> tuple[Alert, .
     name, found = seen.name, list[Alert]()
     if seen.missing_since is not None:
         why = f" ({seen.problem})" if seen.problem else ""
-        says = f"{name} was not seen since {_at(seen.missing_since)}{why}: see that it is there and rotator may read it"
+        says = f"{name} was not seen since {utc(seen.missing_since)}{why}: see that it is there and rotator may read it"
         found.append(_warning(AlertKind.WATCHED_UNREACHABLE, name, seen.missing_since + seen.unreachable_after, says))
     if seen.not_before is None or seen.not_after is None:
         return tuple(found)
@@ -469,16 +469,16 @@ def watched_alerts(seen: WatchedStanding, policy: AlertPolicy) -> tuple[Alert, .
         return (*found, *_issuer_alerts(seen, f"{name}{by}", used, ends, policy))
     act = "see that whoever manages it renews it"
     kind = AlertKind.WATCHED_ENDING
-    says = f"{name}{by} ends at {_at(ends)}, with {policy.used_ratio_warning:.0%} of its life used: {act}"
+    says = f"{name}{by} ends at {utc(ends)}, with {policy.used_ratio_warning:.0%} of its life used: {act}"
     found += [
         _warning(kind, name, used, says),
         _critical(
             kind,
             name,
             _critical_from(begins, ends, policy),
-            f"{name}{by} ends at {_at(ends)}, with little of its life left: {act}",
+            f"{name}{by} ends at {utc(ends)}, with little of its life left: {act}",
         ),
-        _critical(AlertKind.WATCHED_EXPIRED, name, ends, f"{name}{by} ended at {_at(ends)}: {act}"),
+        _critical(AlertKind.WATCHED_EXPIRED, name, ends, f"{name}{by} ended at {utc(ends)}: {act}"),
     ]
     return tuple(found)
 
@@ -501,8 +501,8 @@ def _issuer_alerts(
     kind, name, life = AlertKind.ISSUER_ENDING, seen.name, seen.signs_for or timedelta()
     begins, last = seen.not_before or ends, ends - life
     act = "have the corporate PKI renew it, and name the new issuer in the configuration"
-    says = f"{who} ends at {_at(ends)} and can sign rotator's CAs until {_at(last)}: {act}"
-    over = f"{who} ends at {_at(ends)}, so it cannot sign a whole CA since {_at(last)}: {act}"
+    says = f"{who} ends at {utc(ends)} and can sign rotator's CAs until {utc(last)}: {act}"
+    over = f"{who} ends at {utc(ends)}, so it cannot sign a whole CA since {utc(last)}: {act}"
     return (
         _warning(kind, name, min(used, last - life), says),
         _critical(kind, name, min(last, _critical_from(begins, ends, policy)), over if last < ends else says),
@@ -530,11 +530,12 @@ def _why(name: SubjectName) -> str:
     return f"see what stops it (rotator explain {name})"
 
 
-def _at(moment: datetime) -> str:
+def utc(moment: datetime) -> str:
+    """Return *moment* as a summary has it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _names(names: tuple[str, ...]) -> str:
+def some_names(names: tuple[str, ...]) -> str:
     """Return *names* as people read them, the first few of many."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -125,6 +125,7 @@ class Engine:
             recorder=self.recorder,
             leaves=self.leaves,
             tokens=self.tokens,
+            signing_keys=self.signing_keys,
             rolls=self.rolls,
             domains=self.domains,
             limits=limits,

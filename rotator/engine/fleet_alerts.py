@@ -30,6 +30,7 @@ from rotator.core.foreseen import (
     true_at,
     workload_alerts,
 )
+from rotator.core.foreseen_tokens import SigningKeyStanding, signing_key_alerts
 from rotator.core.model import SubjectName
 from rotator.engine.domains import Domains
 from rotator.engine.leaf_reconciler import CertificateView, LeafReconciler
@@ -37,7 +38,15 @@ from rotator.engine.limits import Limits
 from rotator.engine.observe import newest
 from rotator.engine.recorder import Recorder
 from rotator.engine.roll_reconciler import RollReconciler
-from rotator.engine.targets import CertificateTarget, DomainTarget, Fleet, TokenTarget, WorkloadTarget
+from rotator.engine.signing_keys import SigningKeyReconciler
+from rotator.engine.targets import (
+    CertificateTarget,
+    DomainTarget,
+    Fleet,
+    SigningKeyTarget,
+    TokenTarget,
+    WorkloadTarget,
+)
 from rotator.engine.token_reconciler import TokenReconciler
 from rotator.errors import JournalError
 from rotator.ports import IssuanceState
@@ -66,6 +75,7 @@ class FleetAlerts:
         recorder: Recorder,
         leaves: LeafReconciler,
         tokens: TokenReconciler,
+        signing_keys: SigningKeyReconciler,
         rolls: RollReconciler,
         domains: Domains,
         limits: Limits,
@@ -77,6 +87,7 @@ class FleetAlerts:
         self._memory = recorder.memory
         self._leaves = leaves
         self._tokens = tokens
+        self._signing_keys = signing_keys
         self._rolls = rolls
         self._domains = domains
         self._limits = limits
@@ -96,6 +107,8 @@ class FleetAlerts:
         yield from self._of_certificates(fleet, now)
         for token in fleet.tokens.values():
             yield from self._of_token(token, now)
+        for keys in fleet.signing_keys.values():
+            yield from self._of_signing_keys(fleet, keys, now)
         for workload in fleet.workloads.values():
             yield from self._of_workload(fleet, workload, now)
         yield from self._of_spool(now)
@@ -206,6 +219,18 @@ class FleetAlerts:
             breaker=(view.at, tripped) if tripped is not None else None,
         )
         return true_at(certificate_alerts(standing, self.policy), now)
+
+    def _of_signing_keys(self, fleet: Fleet, target: SigningKeyTarget, now: datetime) -> tuple[Alert, ...]:
+        """Return what *target* raises: a rotation that does not begin, or does not end."""
+        view = self._signing_keys.view(target.name)
+        standing = SigningKeyStanding(
+            name=target.name,
+            due=self._signing_keys.due(target),
+            goes_on_by=self._signing_keys.goes_on_by(fleet, target),
+            waiting_on=view.look.waiting_on if view is not None else (),
+            why=view.look.why if view is not None else "",
+        )
+        return true_at(signing_key_alerts(standing, self.policy), now)
 
     # --- the rest: few ----------------------------------------------------------------------------------------------
 

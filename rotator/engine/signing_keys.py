@@ -19,13 +19,14 @@ from datetime import datetime, timedelta
 import structlog
 
 from rotator.core.event import EventType, Trigger
+from rotator.core.foreseen_tokens import goes_on_by
 from rotator.core.model import IntentKind, SigningKey, SubjectKind, SubjectName
 from rotator.core.steps import AddSigningKey, RemoveSigningKey, TrustSigningKey, Wait
 from rotator.core.tokens import KeyRotation, decide_signing_key
 from rotator.engine.leaf_reconciler import POLL, Look, next_look_for_drift
 from rotator.engine.locks import Locks
 from rotator.engine.recorder import Recorder, Scribe
-from rotator.engine.targets import Fleet, SigningKeyTarget
+from rotator.engine.targets import Fleet, SigningKeyTarget, TokenTarget
 from rotator.engine.token_reconciler import KeyWant, TokenReconciler
 from rotator.ports import Rotation, RotationState
 from rotator.telemetry import LogEvent
@@ -62,6 +63,35 @@ class SigningKeyReconciler:
     def view(self, name: SubjectName) -> SigningKeyView | None:
         """Return *name* as last seen, or None."""
         return self._views.get(name)
+
+    def due(self, target: SigningKeyTarget) -> datetime | None:
+        """Return from when on a rotation may begin by itself; None if nobody knows, or one is under way."""
+        view = self._views.get(target.name)
+        if view is None or view.opens is None or self._memory.open_rotation(target.name) is not None:
+            return None
+        hold = self._memory.hold(target.name)
+        allowed = target.policy.calendar.next_allowed(view.opens) or view.opens
+        return max(allowed, hold.until) if hold is not None else allowed
+
+    def goes_on_by(self, fleet: Fleet, target: SigningKeyTarget) -> datetime | None:
+        """Return when the rotation that is under way takes its next step if all is well; None without one."""
+        rotation = self._memory.open_rotation(target.name)
+        if rotation is None:
+            return None
+        under_way = _under_way(rotation)
+        trusted = under_way.trusted_at
+        tokens = fleet.signed_by(target.name) if trusted is not None else ()
+        reissued = [self._reissued_by(each, trusted) for each in tokens if trusted is not None]
+        return goes_on_by(under_way, rotation.opened_at, target.policy, reissued)
+
+    def _reissued_by(self, token: TokenTarget, trusted_at: datetime) -> datetime:
+        """Return by when *token* has been issued anew since *trusted_at*, and nobody needs the one before it."""
+        hold, policy = self._memory.hold(token.name), token.policy
+        begins = policy.calendar.next_allowed(trusted_at) or trusted_at
+        if hold is not None:
+            begins = max(begins, hold.until)
+        before_ends = token.token.revoke_after if token.token.revoke else token.token.lifetime
+        return begins + policy.budget.issue + policy.budget.publish + before_ends + policy.skew
 
     def want(self, name: SubjectName | None) -> KeyWant:
         """Return what these keys want of the tokens that they sign, as last seen."""
@@ -104,12 +134,7 @@ class SigningKeyReconciler:
         elif rotation.to_generation is None:
             rotation = self._begin(target, rotation, keys, opened=False)
         rotation = self._note_added(target, rotation, keys)
-        under_way = KeyRotation(
-            old=rotation.from_generation or 0,
-            new=rotation.to_generation or 0,
-            added_at=rotation.trust_published_at,
-            trusted_at=rotation.activated_at,
-        )
+        under_way = _under_way(rotation)
         needed = self._needed_by(fleet, target, tokens, under_way) if under_way.trusted_at is not None else ()
         step = decide_signing_key(target.name, keys, under_way, target.policy, now, needed_by=needed)
         match step:
@@ -209,3 +234,13 @@ class SigningKeyReconciler:
         with self._lock:
             self._views[target.name] = view
         return look
+
+
+def _under_way(rotation: Rotation) -> KeyRotation:
+    """Return *rotation* as the next step is decided from it."""
+    return KeyRotation(
+        old=rotation.from_generation or 0,
+        new=rotation.to_generation or 0,
+        added_at=rotation.trust_published_at,
+        trusted_at=rotation.activated_at,
+    )

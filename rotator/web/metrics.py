@@ -154,7 +154,7 @@ class Metrics(Collector):
         if not leads:
             return
         yield from self._ledger()
-        yield from _certificates(engine, now)
+        yield from subject_families(engine, now)
         yield from _domains(engine, now)
         yield from _subjects(engine)
         yield from _notices(engine)
@@ -190,8 +190,8 @@ class Metrics(Collector):
         yield requests
 
 
-def _certificates(engine: Engine, now: datetime) -> Iterator[Family]:
-    """Yield what is known of every certificate and token that was seen."""
+def subject_families(engine: Engine, now: datetime) -> Iterator[Family]:
+    """Yield what is known of every certificate, token and signing key that was seen, and of CAs' renewals."""
     not_after, used = _family(Metric.CERTIFICATE_NOT_AFTER), _family(Metric.CERTIFICATE_LIFETIME_USED)
     overdue, line = _family(Metric.RENEWAL_OVERDUE), _family(Metric.SAFETY_LINE)
     opens = _family(Metric.RENEWAL_OPENS)
@@ -216,6 +216,16 @@ def _certificates(engine: Engine, now: datetime) -> Iterator[Family]:
         opens.add_metric(labels, window.opens.timestamp())
         line.add_metric(labels, window.safety_line.timestamp())
         overdue.add_metric(labels, _overdue(engine, token, window.opens, window.safety_line, now))
+    added = _family(Metric.SIGNING_KEY_ADDED)
+    for name, keys in engine.fleet.signing_keys.items():
+        known = engine.signing_keys.view(name)
+        newest = known.keys[-1] if known is not None and known.keys else None
+        if known is None or known.opens is None or newest is None or newest.created_at is None:
+            continue
+        begins = engine.signing_keys.due(keys)
+        added.add_metric([name], newest.created_at.timestamp())
+        opens.add_metric([name], known.opens.timestamp())
+        overdue.add_metric([name], max(0.0, (now - begins).total_seconds()) if begins is not None else 0.0)
     for domain in engine.fleet.domains.values():
         signing = _signing(engine, domain)
         if signing is None:
@@ -226,7 +236,7 @@ def _certificates(engine: Engine, now: datetime) -> Iterator[Family]:
         due = domain.policy.renewal_opens(signing.authority, str(domain.name))
         opens.add_metric(label, due.timestamp())
         overdue.add_metric(label, max(0.0, (now - due).total_seconds()) if _idle(engine, domain) else 0.0)
-    yield from (not_after, used, overdue, line, opens, tokens, tokens_used)
+    yield from (not_after, used, overdue, line, opens, tokens, tokens_used, added)
 
 
 def _overdue(

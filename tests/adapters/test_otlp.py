@@ -16,9 +16,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from rotator.adapters.otlp.exporter import BATCH, Destination, Exporter
+from rotator.adapters.otlp.exporter import BATCH, LOSING_FOR, Destination, Exporter
 from rotator.clock import SystemClock
+from rotator.core.foreseen_telemetry import SignalStanding
 from rotator.core.trace import root_span_id, trace_id
+from rotator.embedded.process import wait_until
 from rotator.ports import Line, Reading, Span
 from rotator.telemetry import LogEvent
 from tests.adapters.collector import PATIENCE, Collector, attributes
@@ -183,6 +185,7 @@ def test_what_may_be_taken_later_is_sent_again(collector: Collector, started: Ca
     assert collector.wait_for(lambda: len(collector.spans) == 3)
     assert 3 == len({each.span_id for each in collector.spans})
     assert {("traces", "sent"): 3, ("traces", "refused"): 0, ("traces", "dropped"): 0} == settled(exporter, 3)
+    assert {"traces": SignalStanding()} == exporter.standing(SystemClock().now())
 
 
 def test_what_is_refused_is_counted_and_not_sent_again(collector: Collector, started: Callable[..., Exporter]) -> None:
@@ -198,6 +201,7 @@ def test_what_is_refused_is_counted_and_not_sent_again(collector: Collector, sta
     exporter.span(span(3))
     assert collector.wait_for(lambda: len(collector.asked) == 3)
     assert {("traces", "sent"): 1, ("traces", "refused"): 2, ("traces", "dropped"): 0} == settled(exporter, 3)
+    assert exporter.standing(SystemClock().now())["traces"].losing_since is not None
 
 
 def test_a_collector_that_is_away_costs_nobody_anything(started: Callable[..., Exporter]) -> None:
@@ -206,7 +210,14 @@ def test_a_collector_that_is_away_costs_nobody_anything(started: Callable[..., E
     for number in range(200):
         exporter.span(span(number))
     waits = exporter.waiting()["traces"]
+
+    def standing() -> SignalStanding:
+        return exporter.standing(SystemClock().now())["traces"]
+
+    wait_until(lambda: standing().untaken_since is not None, within=PATIENCE, what="a try that failed")
+    assert standing().losing_since is not None
     exporter.stop()
+    assert exporter.standing(SystemClock().now() + LOSING_FOR)["traces"].losing_since is None
     counted = exporter.counts()
     assert (True, 0) == (waits <= 64, counted["traces", "sent"])
     assert 200 == counted["traces", "dropped"] + exporter.waiting()["traces"]

@@ -35,7 +35,10 @@ from rotator.core.foreseen import (
     workload_alerts,
 )
 from rotator.core.foreseen_platform import change_alerts, drift_alerts
+from rotator.core.foreseen_telemetry import SignalStanding, telemetry_alerts
+from rotator.core.foreseen_tokens import SigningKeyStanding, goes_on_by, signing_key_alerts
 from rotator.core.model import AuthorityIntent, AuthoritySeen, Generation, Severity, SubjectName
+from rotator.core.tokens import KeyRotation, SigningKeyPolicy
 from rotator.core.window import Budget, Calendar, MaintenanceWindow, Window
 from tests.core.test_authority import BOTH, NEW, OLD, POLICY, intent
 from tests.core.worlds import HOUR, LIFETIME, MINUTE, NAME, NOW, SECOND, domain, leaf_policy, party
@@ -234,6 +237,34 @@ ROWS: list[tuple[str, tuple[Alert, ...], AlertKind, Severity, datetime]] = [
         NOW,
     ),
     ("change not ended", change_alerts(NAME, "c1", NOW), AlertKind.PLATFORM_HELD, WARNING, NOW + 15 * MINUTE),
+    (
+        "signing key overdue",
+        signing_key_alerts(SigningKeyStanding(name=NAME, due=NOW), TELL),
+        AlertKind.RENEWAL_OVERDUE,
+        WARNING,
+        NOW + 10 * MINUTE,
+    ),
+    (
+        "signing key held",
+        signing_key_alerts(SigningKeyStanding(name=NAME, goes_on_by=NOW), TELL),
+        AlertKind.SIGNING_KEY_HELD,
+        WARNING,
+        NOW + 10 * MINUTE,
+    ),
+    (
+        "collector away",
+        telemetry_alerts({"traces": SignalStanding(untaken_since=NOW)}),
+        AlertKind.TELEMETRY_LOST,
+        WARNING,
+        NOW + 5 * MINUTE,
+    ),
+    (
+        "lines lost",
+        telemetry_alerts({"logs": SignalStanding(untaken_since=NOW, losing_since=NOW)}),
+        AlertKind.TELEMETRY_LOST,
+        WARNING,
+        NOW,
+    ),
     ("no first login", login(None, missing_since=NOW), AlertKind.LOGIN_LOST, CRITICAL, NOW + 10 * MINUTE),
 ]
 
@@ -337,6 +368,45 @@ def test_a_thousand_names_are_not_all_told() -> None:
     summary = next(each.summary for each in certificate_alerts(many, TELL) if each.kind is AlertKind.UNPROVEN)
     assert f"and {1000 - NAMES_SHOWN} more" in summary
     assert len(summary) < 500
+
+
+def test_a_signing_key_goes_on_when_its_longest_wait_is_over() -> None:
+    """Before it is known everywhere that counts; then whatever takes longest: others' tokens, or a managed one."""
+    policy = SigningKeyPolicy(
+        rotate_every=99 * HOUR, known_after=MINUTE, others_live=2 * HOUR, skew=SECOND, calendar=Calendar()
+    )
+    begun = KeyRotation(old=1, new=2)
+    added, trusted = replace(begun, added_at=NOW + HOUR), replace(begun, added_at=NOW, trusted_at=NOW + MINUTE)
+    none = replace(policy, others_live=timedelta())
+    assert [
+        NOW + MINUTE,
+        NOW + HOUR + MINUTE,
+        NOW + MINUTE + 2 * HOUR + SECOND,
+        NOW + 9 * HOUR,
+        NOW + MINUTE,
+    ] == [
+        goes_on_by(begun, NOW, policy, ()),
+        goes_on_by(added, NOW, policy, ()),
+        goes_on_by(trusted, NOW, policy, (NOW + HOUR,)),
+        goes_on_by(trusted, NOW, policy, (NOW + HOUR, NOW + 9 * HOUR)),
+        goes_on_by(trusted, NOW, none, ()),
+    ]
+
+
+def test_a_held_signing_key_says_for_whom_it_waits() -> None:
+    """Names and the reason, as status has them."""
+    held = SigningKeyStanding(name=NAME, goes_on_by=NOW, waiting_on=("a", "b"), why="which still need signing key 1")
+    (alert,) = signing_key_alerts(held, TELL)
+    assert "waits for a, b which still need signing key 1" in alert.summary
+
+
+def test_signals_are_told_of_together() -> None:
+    """One collector, one alert: it names every signal, from the first on."""
+    both = {"traces": SignalStanding(untaken_since=NOW + MINUTE), "logs": SignalStanding(untaken_since=NOW)}
+    (alert,) = true_at(telemetry_alerts(both), NOW + HOUR)
+    assert "takes no logs, traces since" in alert.summary
+    assert NOW + 5 * MINUTE == alert.since
+    assert () == telemetry_alerts({"traces": SignalStanding()})
 
 
 def test_an_endless_token_raises_nothing() -> None:

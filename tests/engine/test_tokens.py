@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import EventType, Trigger
 from rotator.core.model import Serial, SubjectKind
 from rotator.errors import Denied, Unavailable
-from rotator.ports import RotationState
-from tests.engine.token_world import KEYS, WEB, TokenWorld
+from rotator.ports import Hold, RotationState
+from tests.engine.token_world import KEYS, WEB, FaultyKeys, TokenWorld
 from tests.fakes.faults import Crash, Faults
 from tests.fakes.kuma.timings import Timings
 from tests.fixtures_kuma import NewStandIn
@@ -216,10 +217,35 @@ def test_a_key_stays_while_a_token_needs_it(new_world: NewWorld) -> None:
     row = world.engine.signing_keys.view(KEYS)
     assert row is not None
     assert (str(WEB),) == row.look.waiting_on
+    (held,) = [each for each in world.engine.alerting.raised() if each.kind is AlertKind.SIGNING_KEY_HELD]
+    assert (KEYS, True) == (held.subject, f"for {WEB} which still need signing key 1" in held.summary)
     world.faults.clear()
     world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
     assert (2,) == world.standin.tokens.serials(world.ring)
     assert [] == world.wrong()
+    world.run(span=timedelta(minutes=2))
+    assert () == world.engine.alerting.raised()
+
+
+def test_keys_that_are_not_rotated_in_time_are_told_of(new_world: NewWorld) -> None:
+    """While nobody can ask for the keys nothing begins, and people hear of it; a pause is no such trouble."""
+    world = new_world(rotate_every=timedelta(hours=2))
+    view = world.engine.signing_keys.view(KEYS)
+    assert view is not None
+    assert view.opens is not None
+    paused = view.opens + timedelta(minutes=30)
+    world.engine.memory.apply([Hold(subject=KEYS, until=paused)])
+    world.run(
+        until=lambda: world.clock.now() > paused - timedelta(minutes=1),
+        span=timedelta(hours=3),
+        tick=timedelta(seconds=30),
+    )
+    assert () == world.engine.alerting.raised()
+    keys = world.engine.fleet.signing_keys[KEYS].keys
+    assert isinstance(keys, FaultyKeys)
+    keys.answer = False
+    world.run(span=timedelta(minutes=13), tick=timedelta(seconds=30))
+    assert [(KEYS, AlertKind.RENEWAL_OVERDUE)] == [(each.subject, each.kind) for each in world.engine.alerting.raised()]
 
 
 def test_keys_grow_old_by_themselves(new_world: NewWorld) -> None:

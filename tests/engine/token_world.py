@@ -33,6 +33,7 @@ from rotator.core.model import (
 from rotator.core.tokens import SigningKeyPolicy
 from rotator.core.window import Budget, Calendar, LeafPolicy
 from rotator.engine.targets import DomainTarget, Fleet, SigningKeyTarget, TokenTarget
+from rotator.errors import Unavailable
 from rotator.evidence.ledger import story
 from rotator.ports import IssuanceState, IssuedToken, KnownToken, RotationState, Stamp
 from tests.engine.world import MESH, World
@@ -73,9 +74,12 @@ class FaultyKeys:
         self.inner = inner
         self._faults = faults
         self.place = inner.place
+        self.answer = True
 
     def held(self) -> tuple[SigningKey, ...]:
-        """Return the keys, without a fault point."""
+        """Return the keys, without a fault point, while they `answer`."""
+        if not self.answer:
+            raise Unavailable("the control plane did not answer")
         return self.inner.held()
 
     def add(self, serial: int) -> None:

@@ -69,6 +69,7 @@ WINDOW = (
     series("rotator_certificate_not_after_seconds", "3600x120", **WEB),
     series("rotator_renewal_overdue_seconds", "0x30 60+60x90", **WEB),
 )
+KEYS = {"subject": "proxy-keys"}
 PROXY = {"subject": "proxy"}
 TOKEN_WINDOW = (
     series("rotator_renewal_opens_seconds", "1800x120", **PROXY),
@@ -126,6 +127,21 @@ CASES = (
         alert="RotatorTokenExpired", given=TOKEN_WINDOW, quiet="49m", fires="50m",
         labels={**PROXY, "severity": "critical"},
         summary="the token proxy has ended: who connects anew with it is refused",
+    ),
+    Case(
+        alert="RotatorSigningKeyOverdue",
+        given=(
+            series("rotator_renewal_opens_seconds", "3600x240", **KEYS),
+            series("rotator_signing_key_added_timestamp_seconds", "0x240", **KEYS),
+            series("rotator_renewal_overdue_seconds", "0x60 60+60x90", **KEYS),
+        ),
+        quiet="66m", fires="69m", labels={**KEYS, "severity": "warning"},
+        summary="the signing keys proxy-keys could have been rotated 9m 0s ago and were not",
+    ),
+    Case(
+        alert="RotatorSigningKeyHeld", given=(raised("signing_key_held", subject="proxy-keys"),), quiet="5m",
+        fires="10m", labels={**KEYS, "severity": "warning"},
+        summary="the rotation of the signing keys proxy-keys waits longer than it should",
     ),
     Case(
         alert="RotatorSubjectFailing",
@@ -298,6 +314,15 @@ CASES = (
         summary="the receiver pager does not take 2 alerts",
     ),
     Case(
+        alert="RotatorTelemetryLost",
+        given=(
+            series("rotator_otlp_items_total", "0x9 5+5x60", signal="logs", result="dropped"),
+            series("rotator_otlp_items_total", "0+9x60", signal="logs", result="sent"),
+        ),
+        quiet="23m", fires="28m", labels={"instance": "a:8443", "signal": "logs", "severity": "warning"},
+        summary="logs of a:8443 do not reach the telemetry collector",
+    ),
+    Case(
         alert="RotatorServiceCertificate",
         given=(series("rotator_http_certificate_not_after_seconds", "0x60"),),
         quiet="4m", fires="6m", labels={"instance": "a:8443", "severity": "warning"},
@@ -341,6 +366,12 @@ WELL = (
     series("rotator_renewal_overdue_seconds", "0x120", subject="prod"),
     series("rotator_token_not_after_seconds", "3600x29 5400x29 7200x29 9000x29", issuer="corporate"),
     series("rotator_token_lifetime_seconds", "3600x120", issuer="corporate"),
+    # Keys of an hour: a rotation begins at once and ends; a collector that was started anew cost one reading.
+    series("rotator_renewal_opens_seconds", "3600x60 7200x60", **KEYS),
+    series("rotator_signing_key_added_timestamp_seconds", "0x60 3600x60", **KEYS),
+    series("rotator_renewal_overdue_seconds", "0x59 20 0x60", **KEYS),
+    series("rotator_otlp_items_total", "0x30 70x90", signal="metrics", result="dropped"),
+    series("rotator_otlp_items_total", "0+70x120", signal="metrics", result="sent"),
     series("rotator_notices_waiting", "0x120", receiver="pager"),
     series("rotator_notices_total", "0+1x120", receiver="pager", result="sent"),
     series("rotator_notices_total", "0x120", receiver="pager", result="failed"),

@@ -13,9 +13,11 @@ from rotator.core.model import SubjectKind, SubjectName
 from rotator.daemon.life import Role
 from rotator.ports import Hold, RotationState
 from rotator.telemetry import METRICS, Metric
-from rotator.web.metrics import Metrics, Tallies, platform_families
+from rotator.web.metrics import Metrics, Tallies, platform_families, subject_families
 from tests.engine.platform_world import PlatformWorld
+from tests.engine.token_world import KEYS, WEB, TokenWorld
 from tests.engine.world import MESH, World
+from tests.fixtures_kuma import NewStandIn
 from tests.web.house import House
 
 SERVICE = SubjectName("service-0")
@@ -221,3 +223,32 @@ def test_the_platform_has_metrics_of_its_own(tmp_path: Path) -> None:
             name[2]: value for name, value in found.items() if name[0] == "rotator_platform_drifted"
         }
         assert world.clock.now().timestamp() - found["rotator_platform_seen_timestamp_seconds", MESH] < 120
+
+
+def test_tokens_and_signing_keys_are_shown_as_they_are(tmp_path: Path, new_standin: NewStandIn) -> None:
+    """End, used share and window of a token; age and window of the keys, and how long they could have been rotated."""
+    with contextlib.closing(TokenWorld(tmp_path, new_standin(), rotate_every=timedelta(hours=2))) as world:
+        world.run(until=world.settled)
+        token, keys = world.engine.tokens.view(WEB), world.engine.signing_keys.view(KEYS)
+        assert token is not None
+        assert token.window is not None
+        assert keys is not None
+        assert keys.opens is not None
+        (newest,) = keys.keys
+        assert newest.created_at is not None
+        now = keys.opens + timedelta(minutes=7)
+        found = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in subject_families(world.engine, now)
+            for sample in family.samples
+        }
+    assert {
+        (Metric.MANAGED_TOKEN_NOT_AFTER, WEB): token.window.closes.timestamp(),
+        (Metric.MANAGED_TOKEN_LIFETIME_USED, WEB): token.window.used(now),
+        (Metric.RENEWAL_OPENS, WEB): token.window.opens.timestamp(),
+        (Metric.SAFETY_LINE, WEB): token.window.safety_line.timestamp(),
+        (Metric.RENEWAL_OVERDUE, WEB): (now - token.window.opens).total_seconds(),
+        (Metric.SIGNING_KEY_ADDED, KEYS): newest.created_at.timestamp(),
+        (Metric.RENEWAL_OPENS, KEYS): keys.opens.timestamp(),
+        (Metric.RENEWAL_OVERDUE, KEYS): timedelta(minutes=7).total_seconds(),
+    } == found

@@ -17,7 +17,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,7 @@ from typing import Final
 
 import structlog
 
+from rotator.core.foreseen_telemetry import SignalStanding
 from rotator.errors import AdapterError, ConfigError, Denied, Rejected, Unavailable
 from rotator.http_exchange import Exchange, Server
 from rotator.ports import Clock, Line, Reading, Span
@@ -38,6 +39,8 @@ ENDS_WITHIN: Final = timedelta(seconds=2)
 """How long the end waits for what is still in the queue to be sent."""
 LONGEST_REST: Final = timedelta(seconds=60)
 """Between two tries at a collector that does not take anything."""
+LOSING_FOR: Final = timedelta(minutes=10)
+"""So long after the last span or line that was lost, the next one is a new beginning."""
 _LARGEST_ANSWER: Final = 64 * 1024
 _LATER: Final = frozenset(
     {
@@ -140,6 +143,10 @@ class Exporter:
         self._ending = threading.Event()
         self._failures: Counter[str] = Counter()
         """Tries in a row that failed, by signal."""
+        self._untaken_since: dict[str, datetime] = {}
+        """When the first of them failed, by signal."""
+        self._losing: dict[str, tuple[datetime, datetime]] = {}
+        """When the first and the last span or line of those in a row was lost, by signal."""
         self._rests_until: dict[str, float] = {}
         self._thread: threading.Thread | None = None
 
@@ -173,7 +180,10 @@ class Exporter:
         if queue is None:
             return
         with self._lock:
+            before = queue.dropped
             is_full = queue.add(item)
+            if queue.dropped > before:
+                self._lost(signal)
         if is_full:
             self._wake.set()
 
@@ -187,6 +197,15 @@ class Exporter:
             for signal, queue in self._queues.items():
                 found[signal, "dropped"] += queue.dropped
         return found
+
+    def standing(self, now: datetime) -> dict[str, SignalStanding]:
+        """Return how each signal stands at *now*."""
+        with self._lock:
+            losing = {signal: first for signal, (first, last) in self._losing.items() if now - last < LOSING_FOR}
+            return {
+                signal: SignalStanding(untaken_since=self._untaken_since.get(signal), losing_since=losing.get(signal))
+                for signal in sorted(self._to.signals)
+            }
 
     def waiting(self) -> dict[str, int]:
         """Return how many items of each signal wait."""
@@ -250,7 +269,10 @@ class Exporter:
                 self._post(signal, encode(batch, self._to.resource), len(batch))
             except (Unavailable, Denied):
                 with self._lock:
+                    before = queue.dropped
                     queue.put_back(batch)
+                    if queue.dropped > before:
+                        self._lost(signal)
                 raise
 
     def _send_metrics(self) -> None:
@@ -288,6 +310,8 @@ class Exporter:
         refused = min(items, self._encoding.refused(signal, answer))
         self._count(signal, "refused", refused)
         self._count(signal, "sent", items - refused)
+        with self._lock:
+            self._untaken_since.pop(signal, None)
         if self._failures.pop(signal, 0):
             log.info(LogEvent.EXPORT_RESUMED, signal=signal, dropped=self.counts()[signal, "dropped"])
 
@@ -295,6 +319,8 @@ class Exporter:
         """Say it once, and rest before the next try."""
         self._failures[signal] += 1
         if self._failures[signal] == 1:
+            with self._lock:
+                self._untaken_since[signal] = self._clock.now()
             log.warning(LogEvent.EXPORT_FAILED, signal=signal, error=str(error))
         rest = min(LONGEST_REST, self._to.export_every * 2 ** min(self._failures[signal] - 1, 10))
         self._rests_until[signal] = self._clock.monotonic() + rest.total_seconds()
@@ -322,6 +348,14 @@ class Exporter:
         if items:
             with self._lock:
                 self._counts[signal, result] += items
+                if result == "refused":
+                    self._lost(signal)
+
+    def _lost(self, signal: str) -> None:
+        """Note that something of *signal* is lost now. The caller holds the lock."""
+        now = self._clock.now()
+        first, last = self._losing.get(signal, (now, now))
+        self._losing[signal] = (first if now - last < LOSING_FOR else now, now)
 
 
 def _encoding() -> ModuleType:
