@@ -219,6 +219,11 @@ PlanDigest = Annotated[
     typer.Option("--plan", metavar="DIGEST", help="Do it only if the plan is still the one of this digest."),
 ]
 
+Supersede = Annotated[
+    bool,
+    typer.Option("--supersede", help="Also while another change is under way: that one ends where it stands."),
+]
+
 
 @app.command("diff")
 def diff_command(ctx: typer.Context, *, as_json: Json = False) -> None:
@@ -246,6 +251,7 @@ def apply_command(
     ticket: Ticket = None,
     dry_run: DryRun = False,
     plan: PlanDigest = None,
+    supersede: Supersede = False,
     wait: Wait = False,
     wait_at_most: WaitAtMost = None,
     as_json: Json = False,
@@ -257,7 +263,7 @@ def apply_command(
 
     asked = invocation(ctx, as_json=as_json)
     longest = given_duration(wait_at_most, "--wait-at-most")
-    request = ApplyRequest(reason=reason, ticket=ticket, dry_run=True, plan=plan)
+    request = ApplyRequest(reason=reason, ticket=ticket, dry_run=True, plan=plan, supersede=supersede)
     daemon = asked.daemon()
     planned = daemon.apply(request)
     if not asked.as_json:
@@ -280,6 +286,7 @@ def undo_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Also where a document is not as that change left it any more.")
     ] = False,
+    supersede: Supersede = False,
     wait: Wait = False,
     wait_at_most: WaitAtMost = None,
     as_json: Json = False,
@@ -291,7 +298,15 @@ def undo_command(
 
     asked = invocation(ctx, as_json=as_json)
     longest = given_duration(wait_at_most, "--wait-at-most")
-    request = UndoRequest(change=change, reason=reason, ticket=ticket, dry_run=True, plan=plan, overwrite=overwrite)
+    request = UndoRequest(
+        change=change,
+        reason=reason,
+        ticket=ticket,
+        dry_run=True,
+        plan=plan,
+        overwrite=overwrite,
+        supersede=supersede,
+    )
     daemon = asked.daemon()
     planned = daemon.undo(request)
     if not asked.as_json:

@@ -180,6 +180,8 @@ class ApplyRequest:
     """Answer with the plan and change nothing."""
     plan: str | None = None
     """Digest of the plan that was shown; another one by now is refused. None: whatever the plan is when it is asked."""
+    supersede: bool = False
+    """Also while another change is under way: that one ends where it stands, and this one goes on from there."""
 
     @property
     def right(self) -> Right:
@@ -201,7 +203,9 @@ class UndoRequest:
     plan: str | None = None
     """As for `ApplyRequest`."""
     overwrite: bool = False
-    """Also where a document is not as that change left it: what was done to it since is lost."""
+    """Also where a document is as no step of that change left it: what was done to it since is lost."""
+    supersede: bool = False
+    """As for `ApplyRequest`; the change that is undone may be the one that is under way."""
 
     @property
     def right(self) -> Right:
@@ -489,6 +493,7 @@ def apply_request(fields: Mapping[str, object]) -> ApplyRequest:
         ticket=_text(fields, "ticket", LONGEST_NAME, may_lack=True) or None,
         dry_run=_flag(fields, "dry_run"),
         plan=_text(fields, "plan", LONGEST_NAME, may_lack=True) or None,
+        supersede=_flag(fields, "supersede"),
     )
 
 
@@ -503,6 +508,7 @@ def undo_request(fields: Mapping[str, object]) -> UndoRequest:
         dry_run=_flag(fields, "dry_run"),
         plan=_text(fields, "plan", LONGEST_NAME, may_lack=True) or None,
         overwrite=_flag(fields, "overwrite"),
+        supersede=_flag(fields, "supersede"),
     )
 
 

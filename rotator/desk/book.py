@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from rotator.core.event import Corroboration, EventType, Trigger
+from rotator.core.event import Corroboration, Event, EventType, Trigger
 from rotator.core.model import SubjectName
 from rotator.desk.asking import Asked, Signed
 from rotator.engine.engine import Engine
@@ -103,10 +103,7 @@ class Book:
             if change is not None:
                 transaction.save(change)
             if closes is not None:
-                ended = self.scribe(target, closes).event(
-                    EventType.FAILED, result="superseded", reason="a person's request took its place"
-                )
-                transaction.append(ended)
+                transaction.append(self._superseded(target, closes))
             scribe = self.scribe(target, rotation)
             event = scribe.event(
                 type_,
@@ -166,12 +163,19 @@ class Book:
         self._engine.pool.kick(target.id)
 
     def nothing_to_do(
-        self, target: Target, asked: Asked, known: Sequence[AppliedDocument], draft: Draft | None
+        self,
+        target: Target,
+        asked: Asked,
+        known: Sequence[AppliedDocument],
+        draft: Draft | None,
+        *,
+        closes: Rotation | None = None,
     ) -> None:
         """
         Write down a request for what is so already, and who asked.
 
-        *known* is what stands as it was asked for, and is looked after from now on.
+        *known* is what stands as it was asked for, and is looked after from now on; *closes* is the change that was
+        still to write something else, as it ends.
         """
         recorder = self._engine.recorder
         recorder.fence()
@@ -179,6 +183,9 @@ class Book:
             signed = asked.sign(transaction)
             for each in known:
                 transaction.save(each)
+            if closes is not None:
+                transaction.save(closes)
+                transaction.append(self._superseded(target, closes))
             event = self.scribe(target, None).event(
                 EventType.INTENT,
                 result="nothing to do",
@@ -197,6 +204,8 @@ class Book:
             )
             if draft is not None:
                 transaction.save(draft(signed))
+        if closes is not None:
+            self._engine.memory.apply([closes])
 
     def begun(self, asked: Asked, draft: Draft) -> Request:
         """Write down a request that is carried out in several transactions, and return it."""
@@ -314,6 +323,12 @@ class Book:
             case PlatformTarget() | TokenTarget() | SigningKeyTarget():
                 identity = None
         return Scribe(clock=self._engine.clock, subject=name_of(target), rotation=rotation, spiffe_id=identity)
+
+    def _superseded(self, target: Target, closes: Rotation) -> Event:
+        """Return the record of the end of what a person's request takes the place of."""
+        return self.scribe(target, closes).event(
+            EventType.FAILED, result="superseded", reason="a person's request took its place"
+        )
 
     def _plain(self, subject: SubjectName) -> Scribe:
         return Scribe(clock=self._engine.clock, subject=subject, rotation=None)

@@ -44,7 +44,7 @@ from rotator.engine.targets import (
     TokenTarget,
 )
 from rotator.errors import ConfigError, Rejected, Unavailable
-from rotator.platform.changes import ChangeKind, Plan, shown
+from rotator.platform.changes import ChangeKind, shown
 from rotator.platform.documents import PLATFORM
 from rotator.ports import Adoption, Hold, PlatformChange, Rotation, RotationState
 from rotator.telemetry import LogEvent
@@ -216,9 +216,8 @@ class Carrier:
             state = self._engine.domains.get(target.name)
             signer = state.signer if state is not None else None
             active = signer.number if signer is not None else None
-        rotations: list[Rotation] = []
-        if under_way is not None:
-            rotations.append(replace(under_way, state=RotationState.FAILED, finished_at=now, outcome="superseded"))
+        superseded = self._superseded(under_way)
+        rotations = [superseded] if superseded is not None else []
         rotation = Rotation(
             id=asked.rotation_id(name_of(target)),
             subject=name_of(target),
@@ -373,8 +372,10 @@ class Carrier:
 
     def _no_change(self, order: ApplyRequest | UndoRequest) -> str | None:
         under_way = self._engine.memory.open_rotation(PLATFORM)
-        if under_way is not None:
-            return f"change {under_way.id} is under way already: wait for it"
+        if under_way is not None and not order.supersede:
+            return (
+                f"change {under_way.id} is under way already: wait for it, or say --supersede to end it where it stands"
+            )
         change, differs = self._change(order, self._platform())
         if order.plan is not None and order.plan != change.plan.digest:
             return _STALE
@@ -385,16 +386,38 @@ class Carrier:
         return None
 
     def _open_change(self, order: ApplyRequest | UndoRequest, asked: Asked, draft: Draft | None) -> Carried:
-        """Open the rotation that writes what the plan says, if it says anything."""
+        """Open the rotation that writes what the plan says, if it says anything; it may take another one's place."""
         target = self._platform()
-        found, _ = self._change(order, target)
-        plan: Plan = found.plan
-        if order.plan is not None and order.plan != plan.digest:
-            return Carried(refused=_STALE)
-        if not plan.steps:
-            known = self._engine.platform.found_applied(target) if isinstance(order, ApplyRequest) else ()
-            self._book.nothing_to_do(target, asked, known, draft)
-            return Carried(said={"nothing_to_do": True})
+        with self._engine.platform.stopped(target) as under_way:
+            # Planned once more: until here the other one may have gone on.
+            found, _ = self._change(order, target)
+            if under_way is not None and not order.supersede:
+                return Carried(refused=f"change {under_way.id} is under way already: wait for it")
+            if order.plan is not None and order.plan != found.plan.digest:
+                return Carried(refused=_STALE)
+            if not found.plan.steps:
+                known = self._engine.platform.found_applied(target) if isinstance(order, ApplyRequest) else ()
+                self._book.nothing_to_do(target, asked, known, draft, closes=self._superseded(under_way))
+                return Carried(said={"nothing_to_do": True})
+            return self._begin_change(order, asked, draft, found, self._superseded(under_way))
+
+    def _superseded(self, rotation: Rotation | None) -> Rotation | None:
+        """Return *rotation* as it ends when a person's request takes its place."""
+        if rotation is None:
+            return None
+        now = self._engine.clock.now()
+        return replace(rotation, state=RotationState.FAILED, finished_at=now, outcome="superseded")
+
+    def _begin_change(
+        self,
+        order: ApplyRequest | UndoRequest,
+        asked: Asked,
+        draft: Draft | None,
+        found: PlatformChange,
+        closes: Rotation | None,
+    ) -> Carried:
+        """Write down the intent of *found*, and the end of the change whose place it takes."""
+        target = self._platform()
         rotation = Rotation(
             id=asked.rotation_id(PLATFORM),
             subject=PLATFORM,
@@ -408,16 +431,25 @@ class Carrier:
         detail: dict[str, str | int | bool] = {
             "intent": found.kind.value,
             "step": f"an {found.kind.value} of the platform",
-            "steps": len(plan.steps),
-            "plan_sha256": plan.digest,
+            "steps": len(found.plan.steps),
+            "plan_sha256": found.plan.digest,
         }
         if order.ticket is not None:
             detail["ticket"] = order.ticket
         if isinstance(order, UndoRequest):
             detail |= {"undoes": order.change, "overwrites": order.overwrite}
-        change = replace(found, id=rotation.id)
+        if closes is not None:
+            detail["instead_of"] = closes.id
         self._book.note(
-            EventType.INTENT, target, asked, [rotation], detail, rotation=rotation, draft=draft, change=change
+            EventType.INTENT,
+            target,
+            asked,
+            [*([closes] if closes is not None else []), rotation],
+            detail,
+            rotation=rotation,
+            closes=closes,
+            draft=draft,
+            change=replace(found, id=rotation.id),
         )
         log.info(LogEvent.REQUEST_RECEIVED, subject=PLATFORM, rotation_id=rotation.id)
         return Carried(rotation=rotation)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -129,6 +130,23 @@ class PlatformReconciler:
         self._check_places(target, change.plan)
         present = self._look_at(target, self._applied()).own
         return change.plan.turned(present), change.plan.differing(present)
+
+    @contextmanager
+    def stopped(self, target: PlatformTarget) -> Iterator[Rotation | None]:
+        """
+        Give the change that is under way, None without one; it writes nothing meanwhile, and what it wrote is recorded.
+
+        Raises:
+            AdapterError: If a control plane cannot be asked.
+        """
+        with self._locks.of(target.id):
+            rotation = self._memory.open_rotation(PLATFORM)
+            change = self._recorder.journal.platform_change(rotation.id) if rotation is not None else None
+            if rotation is not None and change is not None:
+                present = self._look_at(target, self._applied(), plan=change.plan)
+                for number, step in change.plan.done(present.own):
+                    self._record(rotation, change, number, present.seen.get(step.address))
+            yield rotation
 
     def found_applied(self, target: PlatformTarget) -> tuple[AppliedDocument, ...]:
         """Return documents that stand as the configuration says and were not remembered: to be kept from now on."""

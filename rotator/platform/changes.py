@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
@@ -107,9 +108,20 @@ class Plan:
             {address: present[address] for address in before if address in present},
         )
 
+    def done(self, present: Mapping[Address, Document]) -> list[tuple[int, Step]]:
+        """Return the steps that are done by what is *present*, each with its place in the plan."""
+        at = reached(self.steps, present)
+        turn: Counter[Address] = Counter()
+        found = []
+        for number, step in enumerate(self.steps):
+            turn[step.address] += 1
+            if turn[step.address] <= (at[step.address] or 0):
+                found.append((number, step))
+        return found
+
     def differing(self, present: Mapping[Address, Document]) -> tuple[Address, ...]:
-        """Return the documents that are not as this plan leaves them."""
-        return tuple(address for address, (_, last) in self.ends().items() if present.get(address) != last)
+        """Return the documents that are as no step of this plan leaves them: undoing it would lose what is there."""
+        return tuple(address for address, at in reached(self.steps, present).items() if at is None)
 
 
 def plan_of(wanted: Mapping[Address, Document], present: Mapping[Address, Document]) -> Plan:

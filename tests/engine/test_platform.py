@@ -114,6 +114,85 @@ def test_permissions_widen_before_routes_move_and_narrow_after(world: PlatformWo
     assert ("remove", "rotator-old-service") == world.place.history[-1]
 
 
+def test_a_change_that_waits_is_superseded_by_one_that_cannot(world: PlatformWorld) -> None:
+    """Whoever must be let in no more is shut out at once; the first change ends where it stands, recorded."""
+    world.applied(world.permission("ledger", "finance", "mallory"))
+    world.configure(world.permission("ledger", "finance", "mallory"), world.permission("reports", "sales"))
+    world.place.behind = ("worker-1",)
+    (first,) = world.apply()["rotations"]
+    world.run(span=SETTLE + timedelta(seconds=30))
+    assert ["worker-1"] == world.desk().status()["platform"]["waiting_on"]
+    world.configure(world.permission("ledger", "finance"))
+    refused = world.apply()["refused"]
+    assert "is under way already: wait for it, or say --supersede" in refused[0]["why"]
+    (second,) = world.apply(supersede=True)["rotations"]
+    world.engine.sweep()
+    assert {"rotator-ledger": world.permission("ledger", "finance")} == world.there()
+    told = [each for each in world.events() if each.rotation_id == first["id"]]
+    assert [EventType.INTENT, EventType.APPLIED, EventType.FAILED] == [each.type for each in told]
+    states = {each.id: each.state for each in world.rotations(PLATFORM)}
+    assert ("superseded", RotationState.FAILED) == (told[-1].result, states[first["id"]])
+    (opened,) = [each for each in world.events(EventType.INTENT) if each.rotation_id == second["id"]]
+    assert first["id"] == opened.detail["instead_of"]
+    world.place.behind = ()
+    world.run(until=lambda: world.engine.memory.open_rotation(PLATFORM) is None)
+    assert RotationState.DONE == world.rotations(PLATFORM)[-1].state
+
+
+def test_a_change_that_waits_is_taken_back_as_far_as_it_came(world: PlatformWorld) -> None:
+    """What it has written goes, what it had not come to needs nobody's word to stay, and nothing is written twice."""
+    world.applied(world.permission("ledger", "finance"))
+    world.place.behind = ("worker-1",)
+    world.configure(world.permission("ledger", "sales"), world.service("new"))
+    (first,) = world.apply()["rotations"]
+    world.run(span=SETTLE + timedelta(seconds=30))
+    assert world.permission("ledger", "sales", "finance") == world.there()["rotator-ledger"]
+    answer = world.undo(first["id"], supersede=True)
+    assert ([], []) == (answer["refused"], answer["differs"])
+    world.engine.sweep()
+    assert {"rotator-ledger"} == world.there().keys()
+    world.place.behind = ()
+    world.run(until=lambda: world.engine.memory.open_rotation(PLATFORM) is None)
+    assert world.permission("ledger", "finance") == world.there()["rotator-ledger"]
+
+
+def test_what_is_superseded_writes_nothing_more_when_nothing_is_left_to_do(world: PlatformWorld) -> None:
+    """Where everything is as configured by now, the change that was to write something else ends all the same."""
+    world.applied(world.permission("ledger", "finance"))
+    world.place.behind = ("worker-1",)
+    world.configure(world.permission("ledger", "sales"))
+    world.apply()
+    world.run(span=SETTLE + timedelta(seconds=30))
+    world.configure(world.permission("ledger", "sales", "finance"))
+    assert world.apply(supersede=True)["nothing_to_do"]
+    world.place.behind = ()
+    world.restart()
+    world.run(span=timedelta(minutes=1))
+    assert {"rotator-ledger": world.permission("ledger", "sales", "finance")} == world.there()
+    assert ("superseded", []) == (world.events(EventType.FAILED)[-1].result, world.drift())
+
+
+def test_law_21_a_write_that_a_crash_left_unrecorded_is_recorded_before_it_is_superseded(world: PlatformWorld) -> None:
+    """One effect, one record: also where the change that made it does not go on."""
+
+    def crash(call: str) -> None:
+        if call.startswith("write"):
+            raise Crash
+
+    world.faults.after = crash
+    with pytest.raises(Crash):
+        world.apply()
+    (first,) = world.rotations(PLATFORM)
+    assert (1, []) == (len(world.there()), world.events(EventType.APPLIED))
+    world.restart()
+    world.configure()
+    world.apply(supersede=True)
+    (record,) = world.events(EventType.APPLIED)[:1]
+    assert (first.id, "rotator-ledger") == (record.rotation_id, record.detail["name"])
+    world.run(until=lambda: world.engine.memory.open_rotation(PLATFORM) is None)
+    assert ({}, 2) == (world.there(), len(world.events(EventType.APPLIED)))
+
+
 def test_a_plan_that_is_no_longer_true_is_refused(world: PlatformWorld) -> None:
     """What was shown is what is applied: another configuration or another hand in between refuses it, recorded."""
     digest = world.apply(dry_run=True)["digest"]

@@ -190,6 +190,7 @@ def _request_definition() -> JSON:
             *_belongs("ticket", Operation.ROTATE, Operation.ADOPT, Operation.APPLY, Operation.UNDO),
             *_belongs("plan", Operation.APPLY, Operation.UNDO),
             *_belongs("overwrite", Operation.UNDO),
+            *_belongs("supersede", Operation.APPLY, Operation.UNDO),
             {
                 "rule": f"has(self.change) == (self.operation == '{Operation.UNDO}')",
                 "message": "undo, and only undo, names a change",
@@ -229,6 +230,10 @@ def _request_definition() -> JSON:
             "overwrite": {
                 "type": "boolean",
                 "description": "Undo also where a document is not as that change left it.",
+            },
+            "supersede": {
+                "type": "boolean",
+                "description": "Also while another change of the platform is under way: that one ends where it stands.",
             },
         },
     }
