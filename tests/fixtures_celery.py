@@ -3,14 +3,17 @@ Real Celery workers on a real Valkey, started by `Processes` as rotator starts t
 
 Rules that must stay true here:
 
+- A task whose length something is asserted by ends when its test says so (`working`), not after a time.
 - The workers are nobody's children: whoever makes a `CeleryFleet` closes it, and it kills exactly what it started.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +32,23 @@ from rotator.embedded.valkey import ValkeyServer
 
 PATIENCE = timedelta(seconds=60)
 """How long anything may take on a machine that is busy with other things."""
+
+
+class Gate:
+    """The end of some tasks, in the hands of a test: they go on until it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Let *path* be the file that tasks wait for."""
+        self.path = path
+        self.tasks: tuple[str, ...] = ()
+
+    def open(self) -> None:
+        """Let the tasks come to their end; twice is once."""
+        self.path.touch()
+
+    def open_for(self, worker: str) -> None:
+        """Let those come to their end that this worker has."""
+        Path(f"{self.path}.{node_name(worker)}").touch()
 
 
 class CeleryFleet:
@@ -81,6 +101,7 @@ class CeleryFleet:
         self.nodes = {name: CeleryNode(node=node_name(name), queues=self.queues) for name in names}
         self.drainer = CeleryDrainer(self.control, self.nodes)
         self.ledger = TaskLedger(self.valkey.url, self.place.results)
+        self._gates = itertools.count(1)
 
     def start_all(self) -> None:
         """Start every worker that does not run."""
@@ -133,6 +154,16 @@ class CeleryFleet:
                 if one is not None:
                     one.send(signal.SIGKILL)
                     assert one.ended(PATIENCE)
+
+    @contextmanager
+    def working(self, count: int = 1, *, note: str = "") -> Iterator[Gate]:
+        """Give *count* tasks that go on until the gate is opened, which it is at the end of the block at the latest."""
+        gate = Gate(self.directory / f"gate-{next(self._gates)}")
+        try:
+            gate.tasks = self.ledger.submit(count, until=gate.path, note=note)
+            yield gate
+        finally:
+            gate.open()
 
     def close(self) -> None:
         """End everything."""

@@ -7,8 +7,9 @@ Rules that must stay true here:
   Where nothing drains, members are stopped as they are, in the time that they themselves take to end.
 - Never below the minimum available (ready and not draining), and at least one consumer of every queue stays.
 - One that cannot be drained is stopped gently instead, with the same care for the others; nothing is killed by that.
-- After a replacement the new member must be ready before the next wave; the first unhealthy wave stops the roll and
-  gives the others their work back.
+- After a replacement the new member must be ready before the next wave, also where the next is idle already, as all
+  schedulers are once one of them is drained. The first unhealthy wave stops the roll and gives the others their work
+  back.
 - Only members that started before the new material are touched: no restart without changed material (law 16).
 - Nothing is believed of who the members are but what was just seen: they join, leave and change their names meanwhile.
 - At the drain deadline, which covers all waves in sequence, the operator's written choice decides.
@@ -127,18 +128,23 @@ def decide(
         if each.extra and each.draining and not (is_over or each.ending):
             return UndrainMember(workload=each.workload, member=each.name, because="the roll goes on")
     draining = [each for each in stale if each.draining]
-    step = _finish_drained(policy, draining, is_late=is_late)
-    if step is not None:
-        return _unless_held(step, held, is_late=is_late)
     coming = [
         each
         for each in (*stopped, *fresh)
         if not (each.ready or each.spare or each.name in failed or (each.extra and is_over))
     ]
+    away = [*coming, *(each for each in members if each.ending and not each.spare)]
+    may_go = len(away) < max(1, policy.max_unavailable + (surge.more if surge is not None else 0))
+    step = _finish_drained(policy, draining, is_late=is_late, may_go=may_go)
+    if step is not None:
+        return _unless_held(step, held, is_late=is_late)
     if coming:
         # Only of one that nobody can ask is this no failure, however long it lasts.
         late = is_late and any(each.undrainable for each in coming)
         return Wait(until=None, on=tuple(each.name for each in coming), why="to take work", alert=late)
+    if not may_go and draining and all(each.busy == 0 for each in draining):
+        names = tuple(each.name for each in away)
+        return Wait(until=None, on=names, why="to end, and their successors to take work", alert=is_late)
     waiting = [each for each in stale if not each.draining]
     if is_late and policy.at_drain_deadline is AtDrainDeadline.SKIP:
         left = _wait(waiting, "left on its old material at the drain deadline", alert=True) or Done()
@@ -269,10 +275,12 @@ def _unless_held(step: RollDecision, held: str | None, *, is_late: bool) -> Roll
     return Wait(until=None, on=(step.member,), why=f"which may not go now: {held}", alert=is_late)
 
 
-def _finish_drained(policy: RolloutPolicy, draining: list[Member], *, is_late: bool) -> RollDecision | None:
-    """Return what to do with members that already take no new work; None if they still work in time."""
+def _finish_drained(
+    policy: RolloutPolicy, draining: list[Member], *, is_late: bool, may_go: bool
+) -> RollDecision | None:
+    """Return what to do with members that already take no new work; None if they still work in time, or others come."""
     for each in draining:
-        if each.busy == 0 and each.idle_seen >= IDLE_STREAK:
+        if each.busy == 0 and each.idle_seen >= IDLE_STREAK and may_go:
             return ReplaceMember(workload=each.workload, member=each.name)
     if not is_late:
         return None
@@ -280,6 +288,8 @@ def _finish_drained(policy: RolloutPolicy, draining: list[Member], *, is_late: b
         match policy.at_drain_deadline:
             case AtDrainDeadline.FORCE | AtDrainDeadline.SKIP if each.busy == 0:
                 continue  # idle as far as one look can tell: the next look lets it go, and nobody has to decide
+            case AtDrainDeadline.FORCE if not may_go:
+                continue
             case AtDrainDeadline.FORCE:
                 return ReplaceMember(workload=each.workload, member=each.name, forced=True)
             case AtDrainDeadline.SKIP:

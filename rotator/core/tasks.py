@@ -94,4 +94,6 @@ class Paused:
     stage: PauseStage
     dags: tuple[str, ...]
     identities: tuple[str, ...]
-    """Runs of members that were there when it was paused: whoever is another one by now has been replaced."""
+    """Runs of the members that are drained by it."""
+    present: tuple[str, ...] = ()
+    """Runs of all members that were there when it was paused: whoever is another one by now came since."""

@@ -69,12 +69,17 @@ class TaskLedger:
         self,
         count: int,
         *,
-        seconds: tuple[float, float],
+        seconds: tuple[float, float] = (0, 0),
         task: str = WAIT,
         queue: str = "default",
         note: str = "",
+        until: Path | None = None,
     ) -> tuple[str, ...]:
-        """Give out *count* tasks that last between *seconds*; return their ids. A lost reply raises."""
+        """
+        Give out *count* tasks that last between *seconds*; return their ids. A lost reply raises.
+
+        Those that only wait may be told to go on *until* a file is there, too.
+        """
         low, high = seconds
         ids = []
         with self._app.connection_for_write() as connection:
@@ -82,7 +87,8 @@ class TaskLedger:
                 with self._lock:
                     share = (len(self._submitted) * _SPREAD) % 1.0
                     arguments = [low + (high - low) * share, *([note] if note else [])]
-                    sent = self._app.send_task(task, args=arguments, queue=queue, connection=connection)
+                    named = {"until": str(until)} if until is not None else {}
+                    sent = self._app.send_task(task, args=arguments, kwargs=named, queue=queue, connection=connection)
                     self._submitted.append(str(sent.id))
                 ids.append(str(sent.id))
         return tuple(ids)

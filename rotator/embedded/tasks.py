@@ -39,6 +39,7 @@ WAIT = "rotator.wait"
 
 _CALL_TIMEOUT_SECONDS = 5
 _CALL_EVERY = timedelta(seconds=1)
+_LOOK_EVERY = timedelta(milliseconds=200)
 # As Airflow sets it: a message comes back on its own only after a day.
 _VISIBILITY_TIMEOUT_SECONDS = 86400
 
@@ -191,10 +192,14 @@ def application(place: Place) -> Celery:
             raise ConfigError(f"{CALL_SERVICE} needs {PREFIX}CERTIFICATES in the worker's environment")
         _work(task, place, duration_seconds, caller)
 
-    def wait(task: Task[Any, Any], duration_seconds: float, note: str = "") -> None:
-        """Do nothing for *duration_seconds*. *note* is carried for nobody's use."""
+    def wait(task: Task[Any, Any], duration_seconds: float, note: str = "", until: str = "") -> None:
+        """
+        Do nothing for *duration_seconds*, and *until* a file is there: that one, or its name with ``.NODE`` behind it.
+
+        *note* is carried for nobody's use.
+        """
         del note
-        _work(task, place, duration_seconds, None)
+        _work(task, place, duration_seconds, None, Path(until) if until else None)
 
     app.task(bind=True, name=CALL_SERVICE)(call_service)
     app.task(bind=True, name=WAIT)(wait)
@@ -211,7 +216,9 @@ def application(place: Place) -> Celery:
     return app
 
 
-def _work(task: Task[Any, Any], place: Place, duration_seconds: float, caller: Caller | None) -> None:
+def _work(
+    task: Task[Any, Any], place: Place, duration_seconds: float, caller: Caller | None, until: Path | None = None
+) -> None:
     clock, never = SystemClock(), threading.Event()
     started = clock.now()
     end = clock.monotonic() + duration_seconds
@@ -224,9 +231,12 @@ def _work(task: Task[Any, Any], place: Place, duration_seconds: float, caller: C
             except (OSError, RotatorError, http.client.HTTPException) as e:
                 failures.append(f"{type(e).__name__}: {e}"[:200])
         left = end - clock.monotonic()
-        if left <= 0:
+        if left > 0:
+            clock.wait(never, min(timedelta(seconds=left), _CALL_EVERY))
+        elif until is not None and not (until.exists() or Path(f"{until}.{task.request.hostname}").exists()):
+            clock.wait(never, _LOOK_EVERY)
+        else:
             break
-        clock.wait(never, min(timedelta(seconds=left), _CALL_EVERY))
     line = {
         "task": task.request.id,
         "worker": task.request.hostname,

@@ -67,6 +67,7 @@ class LedgerPauses:
                                 "parts": len(parts),
                                 **packed("dags", ([each] for each in part)),
                                 **packed("identities", ([each] for each in paused.identities)),
+                                **packed("present", ([each] for each in paused.present)),
                             },
                         )
                     )
@@ -87,7 +88,10 @@ class LedgerPauses:
                     return None
                 dags = [str(row[0]) for row in unpacked(event, "dags")] + dags
                 if event.detail.get("part") == 1:
-                    identities = tuple(str(row[0]) for row in unpacked(event, "identities"))
-                    return Paused(stage=PauseStage(event.result), dags=tuple(dags), identities=identities)
+                    identities, present = (
+                        tuple(str(row[0]) for row in unpacked(event, name)) for name in ("identities", "present")
+                    )
+                    stage = PauseStage(event.result)
+                    return Paused(stage=stage, dags=tuple(dags), identities=identities, present=present)
             end = start
         return None

@@ -9,8 +9,10 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from rotator.adapters.airflow.edge import COMMENT, EdgeDrainer
 from rotator.adapters.airflow.local import LocalDrainer
 from rotator.adapters.airflow.rest import AirflowTasks
 from rotator.core.model import Member, SubjectName
+from rotator.core.rollout import RollDecision, RolloutPolicy, decide
+from rotator.core.steps import Done, DrainMember, ReplaceMember, UndrainMember
 from rotator.core.tasks import Paused, PauseStage
 from rotator.engine.pauses import LedgerPauses
 from rotator.errors import InvariantBroken, Rejected, Unavailable
@@ -117,10 +121,77 @@ def test_tasks_of_a_scheduler_in_a_pod_are_those_of_its_host(desk: Desk) -> None
     assert [2, 3] == [each.busy for each in desk.drainer.inspect(pods)]
     desk.drainer.drain(pods[0])
     desk.server.attempts = [ATTEMPT | {"hostname": "scheduler-1"}]
-    assert [(True, 0), (True, 1)] == [(each.draining, each.busy) for each in desk.drainer.inspect(pods)]
+    assert [(True, 0), (False, 1)] == [(each.draining, each.busy) for each in desk.drainer.inspect(pods)]
     after = [replace(pods[0], identity="another-uid"), pods[1]]
     desk.drainer.undrain(after[0])
     assert [True, True] == [each.ready for each in desk.drainer.inspect(after)]
+    assert {"a": False, "b": False, "theirs": True, "c/d": False} == desk.dags.paused
+
+
+class Schedulers:
+    """Two schedulers that a controller starts: one that is told to end is gone at the next look, and comes after it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.changed_at = datetime(2026, 3, 2, tzinfo=UTC)
+        self.pods = {name: self._pod(name, 0) for name in ("scheduler-0", "scheduler-1")}
+        self.gone: list[str] = []
+        self.most_away = 0
+        self._idle: Counter[str] = Counter()
+
+    def _pod(self, name: str, generation: int) -> Member:
+        started = self.changed_at + timedelta(hours=1 if generation else -1)
+        return replace(member(f"{name}-{generation}", name=name), host=name, started_at=started)
+
+    def look(self) -> tuple[Member, ...]:
+        """Return them as a roll sees them, how often in a row each was idle included."""
+        seen = self.desk.drainer.inspect(tuple(self.pods.values()))
+        self._idle = Counter({each.name: self._idle[each.name] + 1 for each in seen if each.draining and not each.busy})
+        return tuple(replace(each, idle_seen=self._idle[each.name]) for each in seen)
+
+    def go_on(self) -> None:
+        """Let one moment pass: what ends is gone, what is gone is made, what was made gets ready."""
+        for name, pod in self.pods.items():
+            if pod.ending:
+                self.pods[name] = replace(pod, running=False, ready=False, ending=False, started_at=None, identity="")
+            elif not pod.running:
+                self.pods[name] = replace(self._pod(name, 1), ready=False)
+            else:
+                self.pods[name] = replace(pod, ready=True)
+
+    def apply(self, step: RollDecision) -> None:
+        """Do what was decided."""
+        match step:
+            case DrainMember():
+                self.desk.drainer.drain(self.pods[step.member])
+            case UndrainMember():
+                self.desk.drainer.undrain(self.pods[step.member])
+            case ReplaceMember():
+                self.gone.append(step.member)
+                self.pods[step.member] = replace(self.pods[step.member], ending=True, ready=False)
+        self.most_away = max(self.most_away, sum(not each.ready for each in self.pods.values()))
+
+
+@pytest.mark.parametrize("fails_at", range(14))
+def test_law_17_two_schedulers_are_replaced_one_after_the_other(desk: Desk, fails_at: int) -> None:
+    """The second goes when the first one's successor is ready, wherever it crashes; then only theirs is paused."""
+    schedulers = Schedulers(desk)
+    desk.dags.fails_at = fails_at
+    policy = RolloutPolicy(max_unavailable=1, drain_deadline=timedelta(hours=1), starts_members=False)
+    now = schedulers.changed_at + timedelta(minutes=1)
+    for _ in range(40):
+        step = decide(policy, schedulers.look(), schedulers.changed_at, now, now, frozenset())
+        if isinstance(step, Done):
+            break
+        try:
+            schedulers.apply(step)
+        except Unavailable:
+            desk.anew()
+        schedulers.go_on()
+    assert Done() == step
+    assert 12 <= desk.dags.changes
+    assert ["scheduler-0", "scheduler-1"] == schedulers.gone
+    assert 1 == schedulers.most_away
     assert {"a": False, "b": False, "theirs": True, "c/d": False} == desk.dags.paused
 
 

@@ -96,28 +96,28 @@ def test_control_term_to_the_group_loses_tasks(tmp_path: Path) -> None:
     """Without drain, and with TERM to the group, tasks are lost: the roll above could have shown a loss."""
     with CeleryFleet(tmp_path, names=("worker-1",)) as fleet:
         fleet.start()
-        fleet.ledger.submit(2, seconds=(4, 4))
-        wait_until(lambda: fleet.one("worker-1").busy == 2, within=PATIENCE, what="two running tasks")
-        main = fleet.main("worker-1")
-        with held(main) as handle:
-            assert handle is not None
-            os.killpg(group_of(main), signal.SIGTERM)
-            assert handle.ended(PATIENCE)
+        with fleet.working(2):
+            wait_until(lambda: fleet.one("worker-1").busy == 2, within=PATIENCE, what="two running tasks")
+            main = fleet.main("worker-1")
+            with held(main) as handle:
+                assert handle is not None
+                os.killpg(group_of(main), signal.SIGTERM)
+                assert handle.ended(PATIENCE)
         assert frozenset(fleet.ledger.submitted) == fleet.ledger.lost()
 
 
 def test_nothing_of_a_tasks_arguments_is_seen(fleet: CeleryFleet, caplog: pytest.LogCaptureFixture) -> None:
     """Arguments carry tokens: they are in no answer, member, log line; yet the worker did send them."""
     caplog.set_level("DEBUG")
-    fleet.ledger.submit(2, seconds=(2, 2), note=SECRET)
-    wait_until(lambda: sum(m.busy or 0 for m in fleet.seen()) == 2, within=PATIENCE, what="two running tasks")
-    answers = fleet.control.look(["celery@worker-1", "celery@worker-2"])
-    app = Celery(broker=fleet.valkey.url, set_as_current=False)
-    with closing(app):
-        told = app.control.inspect(timeout=3, destination=list(answers)).active()
-    assert SECRET in repr(told)
-    assert SECRET not in repr(answers)
-    assert SECRET not in repr(fleet.seen())
+    with fleet.working(2, note=SECRET):
+        wait_until(lambda: sum(m.busy or 0 for m in fleet.seen()) == 2, within=PATIENCE, what="two running tasks")
+        answers = fleet.control.look(["celery@worker-1", "celery@worker-2"])
+        app = Celery(broker=fleet.valkey.url, set_as_current=False)
+        with closing(app):
+            told = app.control.inspect(timeout=PATIENCE.seconds, destination=list(answers)).active()
+        assert SECRET in repr(told)
+        assert SECRET not in repr(answers)
+        assert SECRET not in repr(fleet.seen())
     assert SECRET not in caplog.text
     wait_until(lambda: sum(m.busy or 0 for m in fleet.seen()) == 0, within=PATIENCE, what="idle workers")
 
@@ -143,11 +143,9 @@ def test_law_17_a_task_that_waits_for_its_time_is_work(tmp_path: Path) -> None:
 
 
 def test_an_answer_is_not_waited_for_longer_than_it_takes(fleet: CeleryFleet) -> None:
-    """Looking ends with the last answer, not with the timeout."""
-    began = time.monotonic()
-    answers = fleet.control.look(["celery@worker-1", "celery@worker-2"])
-    assert 2 == len(answers)
-    assert time.monotonic() - began < 4, "the timeout is 5 s"
+    """Looking ends with the last answer, not with the timeout: that would outlast any test."""
+    control = RemoteControl(lambda: fleet.valkey.url, clock=SystemClock(), timeout=timedelta(hours=1))
+    assert 2 == len(control.look(["celery@worker-1", "celery@worker-2"]))
 
 
 def held_by(broker: valkey.Valkey) -> dict[str, int]:
@@ -300,12 +298,9 @@ def test_a_password_is_in_no_error(tmp_path: Path) -> None:
 
 
 def test_a_broker_that_accepts_and_says_nothing_is_unavailable() -> None:
-    """A hanging broker costs the timeout, not the thread."""
-    with socket.create_server((LOOPBACK, 0)) as server:
-        began = time.monotonic()
-        with pytest.raises(Unavailable):
-            drainer_of(f"redis://{LOOPBACK}:{server.getsockname()[1]}/0").inspect([member_of()])
-        assert time.monotonic() - began < 20
+    """A hanging broker costs the timeout, not the thread: without it this would never end."""
+    with socket.create_server((LOOPBACK, 0)) as server, pytest.raises(Unavailable):
+        drainer_of(f"redis://{LOOPBACK}:{server.getsockname()[1]}/0").inspect([member_of()])
 
 
 def test_a_broker_file_is_read_at_each_call(tmp_path: Path) -> None:

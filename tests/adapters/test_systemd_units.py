@@ -283,10 +283,10 @@ def test_law_17_a_celery_worker_that_systemd_runs_is_drained(manager: Manager, p
         workers.replace("worker-1", forced=False)
         wait_until(lambda: seen().ready, within=2 * PATIENCE, what="a ready worker")
         before = seen().identity
-        fleet.ledger.submit(2, seconds=(4, 4))
-        wait_until(lambda: seen().busy == 2, within=PATIENCE, what="running tasks")
-        fleet.drainer.drain(seen())
-        assert (True, before) == (seen().draining, seen().identity)
+        with fleet.working(2):
+            wait_until(lambda: seen().busy == 2, within=PATIENCE, what="running tasks")
+            fleet.drainer.drain(seen())
+            assert (True, 2, before) == (seen().draining, seen().busy, seen().identity)
         for _ in range(2):
             wait_until(lambda: seen().busy == 0, within=PATIENCE, what="an idle worker")
         workers.replace("worker-1", forced=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Protocol
 
@@ -26,7 +26,6 @@ from tests.fakes.workloads import FakeDrainer, FakeFleet, FakeWorkloads
 from tests.fixtures_celery import PATIENCE, CeleryFleet
 
 QUEUES = frozenset({"default", "heavy"})
-LONG = timedelta(seconds=3)
 
 
 class Bench(Protocol):
@@ -36,8 +35,11 @@ class Bench(Protocol):
     def workloads(self) -> Workloads: ...
     @property
     def drainer(self) -> Drainer: ...
-    def work(self, takes: timedelta) -> None:
-        """Give work to whoever takes it, and wait until somebody does."""
+    def work(self) -> None:
+        """Give work to whoever takes it, which goes on until `done`, and wait until somebody has it."""
+
+    def done(self) -> None:
+        """Let all work come to its end."""
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Let time pass until *condition* holds."""
@@ -62,9 +64,13 @@ class FakeBench:
         self.workloads = FakeWorkloads(self.fleet)
         self.drainer = FakeDrainer(self.fleet)
 
-    def work(self, takes: timedelta) -> None:
+    def work(self) -> None:
         taker = next(worker for worker in self.fleet.workers.values() if worker.consuming)
-        self.fleet.give_work(taker.name, takes)
+        self.fleet.give_work(taker.name, timedelta(days=1))
+
+    def done(self) -> None:
+        for worker in self.fleet.workers.values():
+            worker.work_ends = [self.clock.now() for _ in worker.work_ends]
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         for _ in range(100):
@@ -92,18 +98,22 @@ class RealBench:
         self.fleet = fleet
         self.workloads = fleet.workloads
         self.drainer = fleet.drainer
+        self._gates = ExitStack()
 
     def restore(self) -> None:
+        self.done()
         self.broker(up=True)
         self.fleet.start_all()
         for member in self.workloads.members():
             self.drainer.undrain(member)
         self.until(lambda: all(m.ready and m.busy == 0 for m in self.fleet.seen()), "ready and idle workers")
 
-    def work(self, takes: timedelta) -> None:
+    def done(self) -> None:
+        self._gates.close()
+
+    def work(self) -> None:
         before = sum(member.busy or 0 for member in self.fleet.seen())
-        seconds = takes.total_seconds()
-        self.fleet.ledger.submit(1, seconds=(seconds, seconds))
+        self._gates.enter_context(self.fleet.working())
         self.until(lambda: sum(member.busy or 0 for member in self.fleet.seen()) > before, "somebody to take the work")
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -172,7 +182,7 @@ def test_a_drained_worker_takes_no_new_work(bench: Bench) -> None:
     """Once drained, a worker gets nothing any more; the other one gets it, and both keep answering."""
     bench.drainer.drain(one(bench))
     bench.until(lambda: one(bench).draining, "worker-1 drained")
-    bench.work(LONG)
+    bench.work()
     assert (0, 1) == (one(bench, "worker-1").busy, one(bench, "worker-2").busy)
     seen = one(bench)
     assert (False, QUEUES) == (seen.ready, seen.queues)
@@ -182,10 +192,11 @@ def test_law_17_running_work_is_seen_after_the_drain(bench: Bench) -> None:
     """Draining does not hide what still runs: busy until it is over, then idle."""
     bench.drainer.drain(one(bench, "worker-2"))
     bench.until(lambda: one(bench, "worker-2").draining, "worker-2 drained")
-    bench.work(LONG)
+    bench.work()
     bench.drainer.drain(one(bench))
     bench.until(lambda: one(bench).draining, "worker-1 drained")
     assert 1 == one(bench).busy
+    bench.done()
     bench.until(lambda: one(bench).busy == 0, "the work to be over")
     assert one(bench).draining
 
@@ -229,13 +240,14 @@ def test_a_drained_worker_that_ends_stays_drained(bench: Bench) -> None:
     """Told to end with work left, it falls silent: unknown, not ready, and still out of work."""
     bench.drainer.drain(one(bench, "worker-2"))
     bench.until(lambda: one(bench, "worker-2").draining, "worker-2 drained")
-    bench.work(LONG)
+    bench.work()
     bench.drainer.drain(one(bench))
     bench.until(lambda: one(bench).draining, "worker-1 drained")
     bench.tell_to_end("worker-1")
     bench.until(lambda: one(bench).busy is None, "worker-1 silent")
     seen = one(bench)
     assert (True, None, False, True) == (seen.running, seen.busy, seen.ready, seen.draining)
+    bench.done()
     bench.until(lambda: not one(bench).running, "worker-1 gone")
 
 

@@ -170,6 +170,27 @@ def test_the_next_wave_waits_until_the_last_is_ready() -> None:
     assert not coming.alert
 
 
+@pytest.mark.parametrize("choice", [AtDrainDeadline.WAIT, AtDrainDeadline.FORCE])
+def test_law_17_one_that_is_idle_already_waits_for_the_last_one_too(choice: AtDrainDeadline) -> None:
+    """All schedulers of an Airflow are drained at once: the next goes when the first one's successor is ready."""
+    policy = replace(POLICY, starts_members=False, at_drain_deadline=choice)
+    late = NOW + 2 * HOUR
+    idle = member("b", draining=True, busy=0, idle_seen=5)
+    ending = replace(member("a", ready=False), ending=True)
+    for away in (ending, member("a", running=False), member("a", fresh=True, ready=False)):
+        waits = roll(away, idle, policy=policy)
+        assert isinstance(waits, Wait), away
+        assert ("a",) == waits.on
+        assert isinstance(roll(away, replace(idle, busy=1), policy=policy, now=late), Wait), away
+    gone_on = ReplaceMember(workload=idle.workload, member="b")
+    assert gone_on == roll(member("a", fresh=True), idle, policy=policy)
+    two = replace(policy, max_unavailable=2)
+    assert gone_on == roll(ending, idle, policy=two)
+    spare = replace(policy, max_unavailable=0, surge=1)
+    assert isinstance(roll(ending, idle, extra(), policy=spare, surge=RAISED), Wait)
+    assert gone_on == roll(replace(ending, spare=True), idle, extra(), policy=spare, surge=RAISED)
+
+
 def test_a_stopped_member_is_started() -> None:
     """Before anything is drained."""
     assert ReplaceMember(workload=member("b").workload, member="b") == roll(member("a"), member("b", running=False))

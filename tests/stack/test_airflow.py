@@ -71,10 +71,11 @@ def test_airflow_tells_what_runs_and_who_asked_for_it(installation: AirflowInsta
     airflow = installation.airflow
     tasks = tasks_of(airflow, tmp_path, "carol")
     since = datetime.now(UTC)
-    run = airflow.give("python_load", 15, user="bob")
-    mark = airflow.wait_for("python_load", run, "begun")
-    (found,) = [each for each in tasks.running() if each.run == run]
-    assert (mark["host"], "default", "running") == (found.host, found.queue, found.state)
+    with airflow.gate() as gate:
+        run = airflow.give("python_load", 0, user="bob", until=gate)
+        mark = airflow.wait_for("python_load", run, "begun")
+        (found,) = [each for each in tasks.running() if each.run == run]
+        assert (mark["host"], "default", "running") == (found.host, found.queue, found.state)
     airflow.wait_finished()
     assert [] == [each for each in tasks.running() if each.run == run]
     (ended,) = [each for each in tasks.ended(since, datetime.now(UTC)) if each.run == run]
@@ -166,23 +167,26 @@ def test_law_17_whoever_cannot_see_waits(installation: AirflowInstallation, seco
     """Airflow's API away for 20 s, then the broker: nothing is replaced, no task is lost, and the roll ends."""
     airflow = installation.airflow
     before = installation.identities()
-    all_back = airflow.directory / f"all-back-{seconds}"
-    run = airflow.give("bash_load", 0, until=all_back)
-    host = airflow.wait_for("bash_load", run, "begun")["host"]
-    known = len(installation.events())
-    installation.rotate(CERTIFICATE)
-    installation.wait_event("drained", "started", known=known)
-    airflow.api_server.kill()
-    away = [installation.identities()]
-    threading.Event().wait(20)  # Airflow's workers live about 35 s without it: a length, not a condition
-    away.append(installation.identities())
-    airflow.start_api_server()
-    assert before == away[0] == away[1]
-    installation.valkey.kill()
-    threading.Event().wait(seconds)
-    assert before[host] == installation.identities()[host]
-    installation.valkey.run()
-    all_back.touch()
+    with airflow.gate() as gate:
+        run = airflow.give("bash_load", 0, until=gate)
+        host = airflow.wait_for("bash_load", run, "begun")["host"]
+        known = len(installation.events())
+        installation.rotate(CERTIFICATE)
+        installation.wait_event("drained", "started", known=known)
+        try:
+            airflow.api_server.kill()
+            away = [installation.identities()]
+            threading.Event().wait(20)  # Airflow's workers live about 35 s without it: a length, not a condition
+            away.append(installation.identities())
+        finally:
+            airflow.start_api_server()
+        assert before == away[0] == away[1]
+        try:
+            installation.valkey.kill()
+            threading.Event().wait(seconds)
+            assert before[host] == installation.identities()[host]
+        finally:
+            installation.valkey.run()
     installation.wait_rolled()
     airflow.wait_finished()
     account = Account(airflow, [("bash_load", run)])
@@ -387,9 +391,12 @@ def test_soak_a_task_that_does_not_end(
     """At the drain deadline the written choice decides: it goes on waiting, gives the work back, or kills."""
     airflow = alone[0]
     drain = {"deadline": "20s", "then": then}
-    with AirflowInstallation(tmp_path, openbao, *alone, drain=drain, workload={"stop_timeout": "3s"}) as installation:
+    with (
+        AirflowInstallation(tmp_path, openbao, *alone, drain=drain, workload={"stop_timeout": "3s"}) as installation,
+        airflow.gate() as gate,
+    ):
         before = installation.identities()
-        run = airflow.give("python_load", 90)
+        run = airflow.give("python_load", 0, until=gate)
         host = airflow.wait_for("python_load", run, "begun")["host"]
         known = len(installation.events())
         installation.rotate(CERTIFICATE)
@@ -403,7 +410,10 @@ def test_soak_a_task_that_does_not_end(
             return
         if then == "skip":
             installation.wait_event("drained", "deferred", known=known)
-            assert before[host] == installation.identities()[host]
+        else:
+            wait_until(lambda: "roll_held" in installation.alerts(), within=PATIENCE, what="the alert")
+        assert before[host] == installation.identities()[host]
+        gate.touch()
         airflow.wait_for("python_load", run, "ended")
         airflow.wait_finished()
         account = Account(airflow, [("python_load", run)])

@@ -34,8 +34,6 @@ pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(900)]
 CERTIFICATE = "airflow"
 EDGE = "edge-1"
 SECOND = timedelta(seconds=1)
-TASK = 12
-"""Seconds: longer than a stop without a drain would leave a task, and short for a test."""
 
 
 class TwoExecutors(Airflow):
@@ -193,13 +191,16 @@ def test_law_17_two_executors_are_rolled_and_no_task_is_lost(rotated: Rotated) -
     airflow = rotated.airflow
     airflow.call("PATCH", "/api/v2/dags/bash_load", {"is_paused": True})
     before = rotated.identities()
-    given = [(dag, airflow.give(dag, TASK)) for dag in ("python_load", "edge_load")]
-    for dag, run in given:
-        airflow.wait_for(dag, run, "begun")
-    known = len(rotated.drained())
-    rotated.rotate(CERTIFICATE)
-    wait_until(lambda: all(airflow.paused().values()), within=PATIENCE, what="every DAG to be paused", every=SECOND / 4)
-    assert before["scheduler"] == rotated.identities()["scheduler"], "its task still runs"
+    with airflow.gate() as gate:
+        given = [(dag, airflow.give(dag, 0, until=gate)) for dag in ("python_load", "edge_load")]
+        for dag, run in given:
+            airflow.wait_for(dag, run, "begun")
+        known = len(rotated.drained())
+        rotated.rotate(CERTIFICATE)
+        wait_until(
+            lambda: all(airflow.paused().values()), within=PATIENCE, what="every DAG to be paused", every=SECOND / 4
+        )
+        assert before["scheduler"] == rotated.identities()["scheduler"], "its task still runs"
     rotated.wait_rolled()
     after = rotated.identities()
     assert not set(before.values()) & set(after.values())

@@ -31,7 +31,7 @@ MOST = 5
 """Pods that the StatefulSet has at most, while somebody scales it."""
 BACKLOG = 4 * SIZE
 """How many tasks may be waiting or running at a time: enough to keep every worker busy, and few enough to end soon."""
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 120.0
 """More than a task takes: what somebody else ends may finish what it has."""
 
 
@@ -98,11 +98,23 @@ class Drained:
 
         wait_until(draining, within=PATIENCE, what=f"{name} to drain")
 
-    def scale(self, replicas: int) -> None:
-        """Let somebody else want so many, as `kubectl scale` does, and wait until they all work."""
+    def wait_leaving(self, name: str) -> None:
+        """Wait until somebody has told the pod *name* to end."""
+
+        def leaving() -> bool:
+            pods = [each["metadata"] for each in self.farm.nodes.pods(self.farm.namespace)]
+            return all("deletionTimestamp" in each for each in pods if each["name"] == name)
+
+        self.farm.until(leaving, f"{name} to be told to end")
+
+    def want(self, replicas: int) -> None:
+        """Let somebody else want so many, as `kubectl scale` does."""
         path = f"/apis/apps/v1/namespaces/{self.farm.namespace}/statefulsets/worker"
         body = {"spec": {"replicas": replicas}}
         self.farm.nodes.cluster.call("PATCH", path, body, content_type="application/merge-patch+json")
+
+    def wait_at_work(self, replicas: int) -> None:
+        """Wait until exactly so many work."""
         self.farm.until(lambda: {f"worker-{n}" for n in range(replicas)} == self.at_work(), f"{replicas} at work")
 
     def at_work(self) -> set[str]:
@@ -147,18 +159,24 @@ def test_law_17_workers_in_pods_are_scaled_in_the_middle_of_a_roll(drained: Drai
     farm.grace_seconds = drained.kubelet.grace_seconds = GRACE_SECONDS
     farm.begin(**{ENDS: "never"})
     before, evicted = farm.pods(), len(farm.evictions())
-    with drained.load():
+    with drained.fleet.working(2 * SIZE) as gate, drained.load():
         drained.wait_busy()
         farm.daemon.rotate(CERTIFICATE)
         drained.wait_draining("worker-2")
-        drained.scale(5)
+        drained.want(5)
+        drained.wait_at_work(5)
         joined = {pod["metadata"]["uid"] for pod in farm.nodes.pods(farm.namespace)} - before
+        gate.open_for("worker-2")
         drained.wait_draining("worker-1")
-        drained.scale(1)
+        drained.want(1)
+        drained.wait_leaving("worker-1")
+        gate.open()
+        drained.wait_at_work(1)
         # The only consumer of its queue is not drained, and people are told.
         farm.until(lambda: "which alone consume" in farm.why("workers"), "the last one to be kept")
         assert {"worker-0"} == drained.at_work()
-        drained.scale(2)
+        drained.want(2)
+        drained.wait_at_work(2)
         farm.settle(2 + SIZE)
     assert not before & farm.pods()
     gone = Counter(name for name in farm.evictions()[evicted:] if name.startswith("worker-"))

@@ -3,8 +3,10 @@ What happens to a roll of workers on a bad day: real Celery workers, a real brok
 
 Rules that must stay true here:
 
-- One fleet and one daemon serve the module. Each test leaves every worker at work, and the configuration as it was.
+- One fleet and one daemon serve the module. After each test, a failed one too, every worker is brought back to work,
+  every task to its end and every roll too (`at_rest`); the configuration is put back by whoever changed it.
 - Where a test breaks something is a condition, never a time; what a task did is read from its own line.
+- A task during which something must happen, or must not, ends when its test says so, never after a time.
 - They need nothing that `make test` lacks but minutes.
 """
 
@@ -22,7 +24,7 @@ import pytest
 from rotator.core.event import Event, EventType
 from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
-from tests.fixtures_celery import CeleryFleet
+from tests.fixtures_celery import CeleryFleet, Gate
 from tests.fixtures_workers import WORKER_LEAF, WorkerInstallation
 
 pytestmark = [pytest.mark.stack, pytest.mark.external, pytest.mark.timeout(600)]
@@ -46,6 +48,8 @@ class Scene:
     def __init__(self, fleet: CeleryFleet, installation: WorkerInstallation) -> None:
         self.fleet = fleet
         self.installation = installation
+        self.gates: list[Gate] = []
+        """What tasks of this test wait for."""
         self.given_up: set[str] = set()
         """Tasks that died with their worker, as the test wanted."""
 
@@ -53,17 +57,34 @@ class Scene:
         """Return the tasks that are still to come to an end."""
         return self.fleet.ledger.lost() - self.given_up
 
-    def busy_one(self, seconds: float) -> tuple[str, str]:
-        """Give one task that takes so long; return the worker that has it, and its id."""
-        (task,) = self.fleet.ledger.submit(1, seconds=(seconds, seconds))
+    @contextmanager
+    def busy_one(self) -> Iterator[tuple[str, Gate]]:
+        """Let one worker, first in line for the roll, be at work until the gate is opened; give its name."""
         found: list[str] = []
 
         def begun() -> bool:
             found[:] = [each.name for each in self.fleet.seen() if each.busy]
             return bool(found)
 
-        wait_until(begun, within=PATIENCE, what="a worker to take the task")
-        return found[0], task
+        wait_until(lambda: not begun(), within=PATIENCE, what="the workers to be idle")
+        with self.fleet.working() as gate:
+            self.gates.append(gate)
+            wait_until(begun, within=PATIENCE, what="a worker to take the task")
+            self.first_in_line(found[0])
+            yield found[0], gate
+
+    def rest(self) -> None:
+        """Bring back whatever a test broke, and wait until every task and every roll has come to its end."""
+        for each in self.gates:
+            each.open()
+        self.gates.clear()
+        if not self.fleet.valkey.alive:
+            self.fleet.valkey.run()
+        if self.installation.status() is None:
+            self.installation.daemon.kill()
+            self.installation.start()
+        self.installation.wait_rolled()
+        wait_until(lambda: not self.left(), within=PATIENCE, what="every task to end")
 
     @contextmanager
     def load(self) -> Iterator[None]:
@@ -125,13 +146,22 @@ def scene(openbao: OpenBaoServer, tmp_path_factory: pytest.TempPathFactory) -> I
             yield Scene(fleet, installation)
 
 
+@pytest.fixture(autouse=True)
+def at_rest(scene: Scene) -> Iterator[None]:
+    """Let no test poison the next: whatever came of it, the fleet is at rest afterwards, or the fault is told here."""
+    yield
+    scene.rest()
+
+
 @contextmanager
 def rolled_meanwhile(scene: Scene) -> Iterator[tuple[dict[str, str], int]]:
-    """Rotate, give who the workers were and how long the ledger was, and wait for the end of the roll."""
+    """Rotate, give who the workers were and how long the ledger was; open the gates, and wait for the roll's end."""
     installation = scene.installation
     before, known = installation.identities(), len(installation.events())
     installation.rotate(WORKER_LEAF)
     yield before, known
+    for each in scene.gates:
+        each.open()
     installation.wait_rolled()
     assert all(before[name] != installation.identities()[name] for name in NAMES)
 
@@ -185,17 +215,16 @@ def test_law_13_the_daemon_is_killed_at_every_step_of_a_roll(scene: Scene, worke
 def test_a_worker_that_dies_by_itself_is_started_while_another_drains(scene: Scene) -> None:
     """It is back at work before the other has finished, nobody hurries that one, and both are recorded as they were."""
     installation, fleet = scene.installation, scene.fleet
-    busy, task = scene.busy_one(25)
-    other = next(name for name in NAMES if name != busy)
-    scene.first_in_line(busy)
-    installation.reconfigure()
-    with rolled_meanwhile(scene) as (before, known):
-        wait_until(lambda: scene.draining(busy), within=PATIENCE, what=f"{busy} to drain")
-        fleet.kill(other)
-        wait_until(lambda: scene.ready(other, before[other]), within=PATIENCE, what=f"{other} at work again")
-        assert task in fleet.ledger.lost()
-        assert before[busy] == installation.identities()[busy]
-    assert Counter({task: 1}) == Counter({task: fleet.ledger.finished()[task]})
+    with scene.busy_one() as (busy, gate):
+        other = next(name for name in NAMES if name != busy)
+        installation.reconfigure()
+        with rolled_meanwhile(scene) as (before, known):
+            wait_until(lambda: scene.draining(busy), within=PATIENCE, what=f"{busy} to drain")
+            fleet.kill(other)
+            wait_until(lambda: scene.ready(other, before[other]), within=PATIENCE, what=f"{other} at work again")
+            assert set(gate.tasks) == fleet.ledger.lost() - scene.given_up
+            assert before[busy] == installation.identities()[busy]
+    assert [1] == [fleet.ledger.finished()[task] for task in gate.tasks]
     assert Counter([other]) == members_of(installation.told(EventType.DRAINED, "not running", known=known))
     let_go = installation.told(EventType.DRAINED, "ok", known=known)
     assert Counter(name for name in NAMES if name != other) == members_of(let_go)
@@ -206,28 +235,24 @@ def test_a_worker_that_joins_in_the_middle_of_a_roll(scene: Scene) -> None:
     installation, fleet = scene.installation, scene.fleet
     joiner = next(each for each in fleet.members if each.name == JOINER)
     described = installation.described(joiner)
-    busy, _ = scene.busy_one(12)
-    scene.first_in_line(busy)
-    installation.reconfigure()
     try:
-        with scene.load(), rolled_meanwhile(scene) as (before, known):
-            wait_until(lambda: scene.draining(busy), within=PATIENCE, what=f"{busy} to drain")
-            scene.workload["processes"].append(described)
+        with scene.busy_one() as (busy, _):
             installation.reconfigure()
-            wait_until(lambda: scene.ready(JOINER, ""), within=PATIENCE, what="the new worker at work")
-            joined = installation.identities()[JOINER]
-            assert before[busy] == installation.identities()[busy]
+            with scene.load(), rolled_meanwhile(scene) as (before, known):
+                wait_until(lambda: scene.draining(busy), within=PATIENCE, what=f"{busy} to drain")
+                scene.workload["processes"].append(described)
+                installation.reconfigure()
+                wait_until(lambda: scene.ready(JOINER, ""), within=PATIENCE, what="the new worker at work")
+                joined = installation.identities()[JOINER]
+                assert before[busy] == installation.identities()[busy]
         assert joined == installation.identities()[JOINER]
         assert frozenset() == fleet.ledger.repeated()
         assert Counter(NAMES) == members_of(installation.told(EventType.DRAINED, "ok", known=known))
     finally:
-        scene.workload["processes"].remove(described)
+        scene.workload["processes"][:] = [each for each in scene.workload["processes"] if each["name"] != JOINER]
         installation.reconfigure()
-        fleet.kill(JOINER)
-
-
-NEVER = 3600.0
-"""Seconds: longer than anybody waits."""
+        if installation.identities()[JOINER]:
+            fleet.kill(JOINER)
 
 
 @contextmanager
@@ -235,25 +260,22 @@ def never_ending(scene: Scene, then: str) -> Iterator[tuple[str, str, int]]:
     """Roll while one worker has a task that does not end, with the operator's choice for the deadline of seconds."""
     installation = scene.installation
     usual = dict(scene.drain)
-    busy, _ = scene.busy_one(NEVER)
-    scene.first_in_line(busy)
-    scene.drain.update({"deadline": "6s", "then": then})
-    scene.workload["stop_timeout"] = "2s"
-    installation.reconfigure()
-    was, known = installation.identities()[busy], len(installation.events())
-    installation.rotate(WORKER_LEAF)
-    installation.wait_event(EventType.DRAINED, "started", known=known)
-    try:
-        yield busy, was, known
-    finally:
-        scene.drain.clear()
-        scene.drain.update(usual)
-        scene.workload["stop_timeout"] = "60s"
-        installation.reconfigure()
-        if installation.identities()[busy] == was:
-            scene.fleet.kill(busy)
-        installation.wait_rolled()
-        scene.given_up |= scene.left()
+    with scene.busy_one() as (busy, gate):
+        try:
+            scene.drain.update({"deadline": "6s", "then": then})
+            scene.workload["stop_timeout"] = "2s"
+            installation.reconfigure()
+            was, known = installation.identities()[busy], len(installation.events())
+            installation.rotate(WORKER_LEAF)
+            installation.wait_event(EventType.DRAINED, "started", known=known)
+            yield busy, was, known
+        finally:
+            if then == "force":
+                scene.given_up |= set(gate.tasks)
+            scene.drain.clear()
+            scene.drain.update(usual)
+            scene.workload["stop_timeout"] = "60s"
+            installation.reconfigure()
 
 
 def test_a_task_that_never_ends_is_waited_for(scene: Scene) -> None:
@@ -266,7 +288,8 @@ def test_a_task_that_never_ends_is_waited_for(scene: Scene) -> None:
         wait_until(lambda: waits in installation.why(), within=PATIENCE, what=f"the daemon to wait for {waits}")
         assert was == installation.identities()[busy]
         assert [] == installation.told(EventType.ROLLED, "ok", known=known)
-        assert Counter(dict.fromkeys(installation.queues, 1)) == installation.consumed()
+        one_each = Counter(dict.fromkeys(installation.queues, 1))
+        wait_until(lambda: one_each == installation.consumed(), within=PATIENCE, what="one consumer of each queue")
 
 
 def test_a_task_that_never_ends_keeps_its_worker_by_the_operators_word(scene: Scene) -> None:
@@ -302,18 +325,17 @@ def test_a_task_that_never_ends_is_ended_by_the_operators_word(scene: Scene) -> 
 def test_law_17_the_broker_is_away_in_the_middle_of_a_roll(scene: Scene, seconds: int) -> None:
     """Nobody is drained or replaced meanwhile, the certificate's own life goes on, and the roll ends afterwards."""
     installation, fleet = scene.installation, scene.fleet
-    busy, task = scene.busy_one(seconds + 12)
-    scene.first_in_line(busy)
-    installation.reconfigure()
-    with rolled_meanwhile(scene) as (before, known):
-        wait_until(lambda: scene.draining(busy), within=PATIENCE, what=f"{busy} to drain")
-        fleet.valkey.kill()
-        wait_until(
-            lambda: "the broker did not answer" in installation.why(), within=PATIENCE, what="the broker to be missed"
-        )
-        threading.Event().wait(seconds)  # how long it is away is what the test says
-        assert before == installation.identities()
-        assert [] == installation.told(EventType.ROLLED, "ok", known=known)
-        fleet.valkey.run()
-    assert 1 == fleet.ledger.finished()[task]
+    with scene.busy_one() as (busy, gate):
+        installation.reconfigure()
+        with rolled_meanwhile(scene) as (before, known):
+            wait_until(lambda: scene.draining(busy), within=PATIENCE, what=f"{busy} to drain")
+            fleet.valkey.kill()
+            wait_until(
+                lambda: "the broker did not answer" in installation.why(), within=PATIENCE, what="it to be missed"
+            )
+            threading.Event().wait(seconds)  # how long it is away is what the test says
+            assert before == installation.identities()
+            assert [] == installation.told(EventType.ROLLED, "ok", known=known)
+            fleet.valkey.run()
+    assert [1] == [fleet.ledger.finished()[task] for task in gate.tasks]
     assert Counter(NAMES) == members_of(installation.told(EventType.DRAINED, "ok", known=known))

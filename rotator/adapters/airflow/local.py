@@ -8,6 +8,8 @@ Rules that must stay true here:
 - What we pause is written down before the first of it is paused, and struck off after the last of it goes on: a crash
   at any point leaves nothing paused for good (law 13).
 - A scheduler that was replaced since is told from one that still has to be by its identity, which is written down too.
+- Pausing drains that scheduler alone which was asked for: of two, the other one's turn comes when the first is well
+  again, and one that is new already is not drained once more.
 """
 
 from __future__ import annotations
@@ -37,9 +39,12 @@ class LocalDrainer:
         self._book = book
         self._workload = workload
         self._executors = frozenset({executor}) if executor else _OWN_NAMES
+        self._present: tuple[str, ...] = ()
+        """Runs of all members, as last seen."""
 
     def inspect(self, members: Sequence[Member]) -> tuple[Member, ...]:
         """Return *members* with the tasks that the executor holds; a replaced one drains until its DAGs go on."""
+        self._present = tuple(member.identity for member in members if member.running)
         if not any(member.running for member in members):
             return tuple(replace(member, ready=False) for member in members)
         paused = self._book.paused(self._workload)
@@ -53,7 +58,9 @@ class LocalDrainer:
         dags = self._tasks.unpaused()
         all_dags = tuple(dict.fromkeys((*(known.dags if known is not None else ()), *dags)))
         identities = tuple(dict.fromkeys((*(known.identities if known is not None else ()), member.identity)))
-        paused = Paused(stage=PauseStage.PAUSING, dags=all_dags, identities=identities)
+        before = known.present if known is not None else ()
+        present = tuple(dict.fromkeys((*before, *self._present, *identities)))
+        paused = Paused(stage=PauseStage.PAUSING, dags=all_dags, identities=identities, present=present)
         self._book.write(self._workload, paused)
         for dag in dags:
             self._tasks.pause(dag, paused=True)
@@ -80,12 +87,10 @@ class LocalDrainer:
         seen = replace(member, busy=len(mine), work=tuple(each.key for each in mine))
         if paused is None:
             return seen
-        match paused.stage:
-            case PauseStage.RESUMING:
-                draining = True
-            case PauseStage.PAUSED if member.identity not in paused.identities:
-                draining = True
-            case _:
-                # Half paused, or a DAG came in between: pausing has to be gone through once more.
-                draining = paused.stage is PauseStage.PAUSED and not still
+        is_asked = member.identity in paused.identities
+        if paused.stage is PauseStage.RESUMING or member.identity not in (paused.present or paused.identities):
+            draining = True  # what we paused has to go on
+        else:
+            # Half paused, or a DAG came in between: pausing has to be gone through once more.
+            draining = is_asked and paused.stage is PauseStage.PAUSED and not still
         return replace(seen, draining=draining, ready=seen.ready and not draining, detail="its DAGs are paused")

@@ -18,7 +18,8 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -314,12 +315,25 @@ class Airflow:
         return {each["dag_id"] for each in self.call("GET", "/api/v2/dags?limit=100")["dags"]}
 
     def give(self, dag: str, seconds: float, *, user: str = "alice", until: Path | None = None) -> str:
-        """Have *dag* run once with a task of *seconds*, or (of Bash) *until* a file is there; return the run's id."""
+        """
+        Have *dag* run once with a task of *seconds*, or *until* a file is there; return the run's id.
+
+        One whose length something is asserted by goes on until its test opens a `gate`, never for a time.
+        """
         run = f"run-{next(_numbers)}"
         conf = {"seconds": seconds, **({"until": str(until)} if until else {})}
         body = {"dag_run_id": run, "logical_date": None, "conf": conf}
         self.call("POST", f"/api/v2/dags/{dag}/dagRuns", body, user=user)
         return run
+
+    @contextmanager
+    def gate(self) -> Iterator[Path]:
+        """Give a file that tasks may go on `until`: made by the test, or at the end of the block at the latest."""
+        file = self.directory / f"gate-{next(_numbers)}"
+        try:
+            yield file
+        finally:
+            file.touch()
 
     def attempts(self, dag: str = "~") -> list[JSON]:
         """Return every task instance that Airflow knows, of *dag* or of all."""

@@ -49,8 +49,10 @@ def _seconds(context: dict[str, Any]) -> float:
 
 def _work(**context: Any) -> None:
     mark("begun", context)
+    until = context["dag_run"].conf.get("until")
     # A process of its own, as tasks have them: a signal to the group would reach it.
-    subprocess.run(["sleep", str(_seconds(context))], check=True)
+    wait = ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.2; done', until] if until else ["sleep", str(_seconds(context))]
+    subprocess.run(wait, check=True)
     mark("ended", context)
 
 
