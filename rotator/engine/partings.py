@@ -1,10 +1,10 @@
 """
-Whom a roll has let go and not yet seen replaced: so that each of them leaves one record of both, whatever crashes.
+Whom a roll has let go, and whom it told to work on: so that each of them leaves one record of it, whatever crashes.
 
 Rules that must stay true here:
 
 - The ledger is what counts: it is read again after a restart, and after a commit whose reply was lost (law 13).
-- Only what belongs to an open rotation is looked for. A roll outside one is remembered by this process alone.
+- What belongs to an open rotation is looked for as far back as that began; what belongs to none, some days, and once.
 """
 
 from __future__ import annotations
@@ -23,21 +23,27 @@ FREE_TO_GO = frozenset({"ok", "not running", "told to end without a drain", "not
 """How a `drained` record says that its member may be replaced."""
 FORCED = "forced"
 """How an exception's record says so."""
+DEFERRED = "deferred"
+"""How a `drained` record says that its member works on."""
 
 _SLICE = 1024
 _CLOCKS = timedelta(minutes=5)
 """How far two replicas' clocks may be apart, amply: records are in order, their times nearly."""
+_DOWN = timedelta(days=7)
+"""Longer than nobody leads, amply: what was told before that, outside any rotation, is nobody's concern any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parting:
-    """One member that was let go."""
+    """One member that was let go, or told to work on instead."""
 
     was: str
     """Its run then; empty if it did not run."""
     forced: bool
     is_open: bool
     """Nobody has recorded that it was replaced."""
+    deferred: bool = False
+    """It was told to work on, which was recorded and has not been seen yet."""
 
 
 class Partings:
@@ -52,12 +58,13 @@ class Partings:
         """By workload: the rotations whose records are known."""
 
     def recall(self, workload: SubjectName, rotations: Collection[Rotation]) -> None:
-        """Know what the ledger says of *workload* in *rotations*; reads it once for each of them."""
+        """Know what the ledger says of *workload*: once in each of *rotations*, and at the start outside any."""
         wanted = frozenset(each.id for each in rotations)
         with self._lock:
-            if wanted <= self._read.get(workload, frozenset()):
+            is_first = workload not in self._read
+            if not is_first and wanted <= self._read[workload]:
                 return
-            found = self._told(workload, rotations)
+            found = self._told(workload, rotations, outside=is_first)
             self._known = {key: one for key, one in self._known.items() if key[0] != workload} | found
             self._read[workload] = wanted
 
@@ -67,17 +74,29 @@ class Partings:
             self._read.pop(workload, None)
 
     def of(self, workload: SubjectName, member: str) -> Parting | None:
-        """Return how *member* was let go last; None if it was not, or got its work back since."""
+        """Return how *member* was let go last; None if it was not, or was told to work on since."""
         with self._lock:
-            return self._known.get((workload, member))
+            known = self._known.get((workload, member))
+            return None if known is None or known.deferred else known
 
-    def note(self, workload: SubjectName, member: str, parting: Parting | None) -> None:
-        """Remember how *member* was let go; None: it works on."""
+    def is_deferred(self, workload: SubjectName, member: Member) -> bool:
+        """Return whether it is recorded that this run of *member* works on, which it was not yet seen to do."""
         with self._lock:
-            if parting is None:
-                self._known.pop((workload, member), None)
-            else:
-                self._known[workload, member] = parting
+            known = self._known.get((workload, member.name))
+            return known is not None and known.deferred and known.was == member.identity
+
+    def note(self, workload: SubjectName, member: str, parting: Parting) -> None:
+        """Remember how *member* was let go, or told to work on."""
+        with self._lock:
+            self._known[workload, member] = parting
+
+    def settle(self, workload: SubjectName, members: Collection[Member]) -> None:
+        """Forget of those who were told to work on that they were, once they are seen to: the next time is another."""
+        with self._lock:
+            for each in members:
+                known = self._known.get((workload, each.name))
+                if known is not None and known.deferred and not each.draining:
+                    del self._known[workload, each.name]
 
     def close(self, workload: SubjectName, member: str) -> None:
         """Remember that *member* was recorded as replaced."""
@@ -97,31 +116,36 @@ class Partings:
             if name not in now or (now[name].running and now[name].identity != one.was)
         )
 
-    def _told(self, workload: SubjectName, rotations: Collection[Rotation]) -> dict[tuple[SubjectName, str], Parting]:
+    def _told(
+        self, workload: SubjectName, rotations: Collection[Rotation], *, outside: bool
+    ) -> dict[tuple[SubjectName, str], Parting]:
         """Return what the ledger says, the last word on each member."""
         found: dict[tuple[SubjectName, str], Parting] = {}
         seen: set[str] = set()
-        ids = tuple(each.id for each in rotations)
-        marks = tuple(each.encode() for each in ids)
-        begun = min((each.opened_at for each in rotations), default=None)
-        end = self._ledger.size() if begun is not None else 0
+        ids = frozenset({*(each.id for each in rotations), *([None] if outside else [])})
+        mark = f'"{workload}"'.encode()
+        end, since = self._ledger.size() if ids else 0, None
         while end > 0:
             start = max(0, end - _SLICE)
             entries = self._ledger.entries(start, end)
+            if since is None:
+                last = [decode(entries[-1]).event.time - _DOWN] if outside else []
+                since = min([*last, *(each.opened_at for each in rotations)]) - _CLOCKS
             for raw in reversed(entries):
-                if not any(mark in raw for mark in marks):
+                if mark not in raw:
                     continue
                 event = decode(raw).event
                 name = event.detail.get("member")
-                if event.rotation_id not in ids or event.detail.get("workload") != workload or name in seen:
+                if event.detail.get("workload") != workload or name is None or name in seen:
                     continue
                 if event.type not in {EventType.DRAINED, EventType.ROLLED, EventType.EXCEPTION_OPENED}:
                     continue
+                # Whatever came of it in a rotation that has ended since is the last word on it, too.
                 seen.add(str(name))
-                parting = _parting(event)
+                parting = _parting(event) if event.rotation_id in ids else None
                 if parting is not None:
                     found[workload, str(name)] = parting
-            if begun is not None and decode(entries[0]).event.time < begun - _CLOCKS:
+            if decode(entries[0]).event.time < since:
                 break
             end = start
         return found
@@ -133,4 +157,6 @@ def _parting(event: Event) -> Parting | None:
         return Parting(was=was, forced=False, is_open=False)
     if event.type is EventType.EXCEPTION_OPENED:
         return Parting(was=was, forced=True, is_open=True) if event.result == FORCED else None
+    if event.result == DEFERRED:
+        return Parting(was=was, forced=False, is_open=False, deferred=True)
     return Parting(was=was, forced=False, is_open=True) if event.result in FREE_TO_GO else None

@@ -319,15 +319,17 @@ class RollReconciler:
         runs = {(each.name, each.identity) for each in members}
         with self._guard:
             # It is given its work back: draining it again and again would starve its queues for nothing.
+            before_refused = self._refused.get(target.name, {})
             refused = {
                 name: (run, at)
-                for name, (run, at) in self._refused.get(target.name, {}).items()
+                for name, (run, at) in before_refused.items()
                 if (name, run) in runs and now - at < REFUSED_FOR
             }
             self._refused[target.name] = refused
             self._members[target.name] = members
             self._to_come[target.name] = to_come
-            failed = (self._failed.get(target.name, frozenset()) | late) - well
+            # One that does not run cannot show that it is well: after that time it is started again all the same.
+            failed = (self._failed.get(target.name, frozenset()) - before_refused.keys() | late) - well
             self._failed[target.name] = frozenset((failed | refused.keys()) & names)
         return members
 

@@ -7,18 +7,20 @@ Rules that must stay true here:
   is an exception in the ledger.
 - The lease is looked at before every effect (law 14).
 - Each run that is let go has one record of that, and one of its replacement; whoever leads next finishes the pair.
+- That a member works on is recorded before it is told to (law 12), and told again, not recorded, until it is seen to.
 - A change of the wanted number is recorded as begun before it is made (law 12), and once more when it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rotator.core.event import Event, EventType
 from rotator.core.model import Member, SubjectName, Surge
 from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, UndrainMember
 from rotator.engine.drains import Drains
-from rotator.engine.partings import FORCED, Parting, Partings
+from rotator.engine.partings import DEFERRED, FORCED, Parting, Partings
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import WorkloadTarget
 from rotator.errors import Conflict
@@ -53,6 +55,7 @@ class RollSteps:
     def finish(self, target: WorkloadTarget, members: tuple[Member, ...], rotations: tuple[Rotation, ...]) -> None:
         """Record the replacement of those that were let go and are gone, where nobody came to write it."""
         self._partings.recall(target.name, rotations)
+        self._partings.settle(target.name, members)
         for name, parting in self._partings.gone(target.name, members):
             gone = Member(
                 workload=target.name, name=name, running=False, ready=False, started_at=None, identity=parting.was
@@ -74,11 +77,7 @@ class RollSteps:
             return
         now = self._clock.now()
         rows = [replace(each, roll_started_at=now) for each in rotations if each.roll_started_at is None]
-        try:
-            self._recorder.write(rows, [self._free_to_go(target, step, member, rotations)])
-        except BaseException:
-            self._partings.doubt(target.name)
-            raise
+        self._write(target, self._free_to_go(target, step, member, rotations), rows)
         self._partings.note(target.name, step.member, Parting(was=member.identity, forced=step.forced, is_open=True))
 
     def replaced(
@@ -92,12 +91,16 @@ class RollSteps:
         )
 
     def _record_replaced(self, target: WorkloadTarget, name: str, event: Event) -> None:
+        self._write(target, event)
+        self._partings.close(target.name, name)
+
+    def _write(self, target: WorkloadTarget, event: Event, rows: Sequence[Rotation] = ()) -> None:
+        """Write *event*; should that fail, nothing is believed before the ledger was read again."""
         try:
-            self._recorder.write((), [event])
+            self._recorder.write(rows, [event])
         except BaseException:
             self._partings.doubt(target.name)
             raise
-        self._partings.close(target.name, name)
 
     def _free_to_go(
         self, target: WorkloadTarget, step: ReplaceMember, member: Member, rotations: tuple[Rotation, ...]
@@ -121,14 +124,17 @@ class RollSteps:
     def undrain(
         self, target: WorkloadTarget, step: UndrainMember, member: Member, rotations: tuple[Rotation, ...]
     ) -> None:
-        """Let one member take work again."""
-        self._recorder.fence()
+        """Record once that one member works on, and why, and let it take work again."""
+        if self._partings.is_deferred(target.name, member):
+            self._recorder.fence()
+        else:
+            told = self._event(EventType.DRAINED, target, step.member, rotations, member, DEFERRED)
+            decided = {"decided_by": step.decided_by} if step.decided_by else {}
+            self._write(target, replace(told, reason=step.because, detail={**told.detail, **decided}))
+            parting = Parting(was=member.identity, forced=False, is_open=False, deferred=True)
+            self._partings.note(target.name, step.member, parting)
         if target.drainer is not None:
             target.drainer.undrain(member)
-        self._partings.note(target.name, step.member, None)
-        deferred = self._event(EventType.DRAINED, target, step.member, rotations, member, "deferred")
-        decided = {"decided_by": step.decided_by} if step.decided_by else {}
-        self._recorder.write((), [replace(deferred, reason=step.because, detail={**deferred.detail, **decided})])
 
     def scale(
         self,

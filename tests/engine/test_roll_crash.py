@@ -13,7 +13,7 @@ import pytest
 
 from rotator.core.event import EventType
 from rotator.core.model import SubjectKind, SubjectName
-from rotator.core.rollout import RolloutPolicy
+from rotator.core.rollout import AtDrainDeadline, RolloutPolicy
 from rotator.engine.targets import WorkloadTarget
 from rotator.errors import Denied, JournalError
 from tests.engine.world import World
@@ -147,5 +147,94 @@ def test_law_13_every_call_of_a_roll_may_be_the_last(tmp_path: Path, fault: str)
             assert once == let_go, at
             assert once == busy.records(EventType.ROLLED), at
             assert busy.fewest >= 1, at
+        finally:
+            busy.world.close()
+
+
+class Stuck(Busy):
+    """One worker is at work for longer than the deadline, at which the operator lets it work on."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        target = self.world.workloads[WORKERS]
+        policy = replace(target.policy, drain_deadline=20 * SECOND, at_drain_deadline=AtDrainDeadline.SKIP)
+        self.world.workloads[WORKERS] = replace(target, policy=policy)
+        self.world.restart()
+        self.fleet.settle()
+        self.stuck = next(iter(self.fleet.workers.values()))
+        self.fleet.give_work(self.stuck.name, timedelta(days=1))
+
+    def give_up(self) -> None:
+        """Let time pass until the worker was given up, and consumes its queues."""
+        self.world.run(until=self._given_up, span=timedelta(minutes=3))
+
+    def _given_up(self) -> bool:
+        look = self.world.engine.rolls.look(WORKERS)
+        why = look.why if look is not None else ""
+        return self.stuck.consuming == self.stuck.all_queues and why.startswith("left on its old material")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_law_13_every_call_until_a_worker_is_given_up_may_be_the_last(tmp_path: Path, fault: str) -> None:
+    """Whichever it is: the worker works on and consumes its queues, and one record says so, and whose word it was."""
+    stuck = Stuck(tmp_path / "clean")
+    before = len(stuck.world.faults.calls)
+    stuck.world.ask(SERVICE, SubjectKind.CERTIFICATE)
+    stuck.give_up()
+    calls = stuck.world.faults.calls[before:]
+    stuck.world.close()
+    assert Counter(drain=1, undrain=1) <= Counter(calls)
+    for n, call in enumerate(calls, start=1):
+        if call in LOOKS:
+            continue  # between two looks nothing is done
+        stuck = Stuck(tmp_path / str(n))
+        try:
+            FAULTS[fault](stuck.world.faults, n)
+            with contextlib.suppress(Crash):
+                stuck.ask()
+                stuck.give_up()
+            at = stuck.world.faults.calls[-12:]
+            stuck.world.restart()
+            stuck.give_up()
+            assert Counter({stuck.stuck.name: 1}) == stuck.records(EventType.DRAINED, "deferred"), at
+            assert (0, stuck.before) == (stuck.fleet.lost, stuck.runs()), at
+        finally:
+            stuck.world.close()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_law_13_every_call_may_be_the_last_after_a_worker_died_by_itself(tmp_path: Path, fault: str) -> None:
+    """No rotation is open, and all the same: it is started again, and a restart forgets neither record of it."""
+
+    def dies(busy: Busy) -> None:
+        busy.fleet.crash("worker-1")
+        busy.go_on()
+
+    clean = Busy(tmp_path / "clean")
+    before = len(clean.world.faults.calls)
+    dies(clean)
+    calls = clean.world.faults.calls[before:]
+    clean.world.close()
+    assert Counter(replace=1) <= Counter(calls)
+    for n, call in enumerate(calls, start=1):
+        if call in LOOKS:
+            continue  # between two looks nothing is done
+        busy = Busy(tmp_path / str(n))
+        try:
+            FAULTS[fault](busy.world.faults, n)
+            with contextlib.suppress(Crash):
+                dies(busy)
+            at = busy.world.faults.calls[-12:]
+            busy.world.restart()
+            busy.go_on()
+            busy.world.run(until=lambda: bool(busy.records(EventType.ROLLED)), span=SPAN)  # noqa: B023 -- asked here
+            once = Counter({"worker-1": 1})
+            assert once == busy.records(EventType.DRAINED, "not running"), at
+            assert once == busy.records(EventType.ROLLED), at
+            assert {"worker-1": busy.before["worker-1"] + 1} == {
+                name: count for name, count in busy.runs().items() if count != busy.before[name]
+            }, at
         finally:
             busy.world.close()
