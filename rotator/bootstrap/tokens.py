@@ -4,11 +4,12 @@ Tokens and their signing keys, wired: the control plane that issues them, and th
 Rules that must stay true here:
 
 - Nothing is called over the network while wiring.
-- One way to each control plane, shared by every token of it.
+- One way to each control plane, shared by every token of it, and one turn to change its revocation lists.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def mesh_of(settings: Settings, trust_domain: str) -> Mesh:
 def token_targets(settings: Settings, clock: Clock, cluster: Callable[[], ObjectAPI]) -> dict[SubjectName, TokenTarget]:
     """Return every token of the configuration; *cluster* is asked for where one is published in it."""
     apis: dict[str, ControlPlaneAPI] = {}
+    changing: dict[str, threading.Lock] = {}
     found = {}
     for name, wanted in settings.tokens.items():
         mesh = mesh_of(settings, wanted.trust_domain)
@@ -48,7 +50,12 @@ def token_targets(settings: Settings, clock: Clock, cluster: Callable[[], Object
         found[subject] = TokenTarget(
             token=managed_token(settings, name),
             policy=token_policy(settings, name),
-            issuer=KumaTokens(api, clock=clock, skew=settings.timing.skew),
+            issuer=KumaTokens(
+                api,
+                clock=clock,
+                skew=settings.timing.skew,
+                changing=changing.setdefault(mesh.control_plane.address, threading.Lock()),
+            ),
             stores=tuple(token_store(each, subject, settings, clock, cluster) for each in wanted.publish),
             keys=_keys_of(settings, name),
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,7 +35,7 @@ def api(standin: StandIn, tmp_path: Path) -> Iterator[ControlPlaneAPI]:
     """Give an administrator's way to `standin`."""
     login = tmp_path / "login"
     login.write_text(standin.admin_token)
-    made = ControlPlaneAPI(Endpoint(url=standin.url, token_file=login))
+    made = ControlPlaneAPI(Endpoint(url=standin.url, token_file=login, timeout=timedelta(seconds=60)))
     yield made
     made.close()
 
@@ -102,6 +104,23 @@ def test_both_lists_of_a_dataplane_token_are_merged(tokens: KumaTokens, standin:
     assert version == standin.store.get(GLOBAL_SECRET, "", name)
     tokens.revoke(WEB, add=frozenset(), drop=frozenset({Serial("three")}))
     assert ("one,two", None) == (listed(standin, GLOBAL_SECRET, name), listed(standin, SECRET, name))
+
+
+def test_many_are_revoked_at_once(api: ControlPlaneAPI, standin: StandIn) -> None:
+    """Tokens that are replaced at the same moment, each by a thread of its own, are all on both lists afterwards."""
+    changing, names = threading.Lock(), [f"token-{number}" for number in range(8)]
+    together = threading.Barrier(len(names))
+
+    def revoke(name: str) -> None:
+        issuer = KumaTokens(api, clock=standin.clock, skew=timedelta(), changing=changing)
+        together.wait()
+        issuer.revoke(WEB, add=frozenset({Serial(name)}), drop=frozenset())
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        assert [None] * len(names) == list(threads.map(revoke, names))
+    for kind in (GLOBAL_SECRET, SECRET):
+        found = listed(standin, kind, "dataplane-token-revocations-default")
+        assert names == sorted((found or "").split(","))
 
 
 def test_zone_and_user_tokens_have_one_list_each(tokens: KumaTokens, standin: StandIn) -> None:

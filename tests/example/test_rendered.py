@@ -11,11 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rotator.cli import main
 from rotator.platform.check import Grade, check
 from rotator.platform.reach import reach
-from tests.example.documents import EXAMPLES, Example
+from tests.example.documents import EXAMPLES, ON_MACHINES, Example
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -48,3 +49,13 @@ def test_both_say_the_same_of_who_may_call_what() -> None:
         for example in EXAMPLES
     ]
     assert said[0] == said[1]
+
+
+def test_every_machine_has_its_token_in_the_configuration() -> None:
+    """What is rendered as needed for the proxies is what the configuration has rotator issue, and its keys sign it."""
+    said = yaml.safe_load(ON_MACHINES.configuration.read_text(encoding="utf-8"))
+    needed: dict[str, object] = {}
+    for path in sorted(ON_MACHINES.rendered.rglob("tokens.yaml")):
+        needed |= yaml.safe_load(path.read_text(encoding="utf-8"))["tokens"]
+    assert needed == said["tokens"]
+    assert {"dataplane"} == {each["signs"] for each in said["signing_keys"].values()}

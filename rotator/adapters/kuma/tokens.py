@@ -5,6 +5,7 @@ Rules that must stay true here:
 
 - What comes back is compared with what was asked for: for whom, for what, and for how long (law 11).
 - A revocation list is merged, never overwritten blindly: names that rotator did not put there stay.
+- One thread at a time changes a control plane's lists: of two that read the same one each would lose the other's name.
 - Of dataplane tokens both lists are written that may count: the Secret of the mesh, which Kuma documents, and the
   GlobalSecret of the same name, which its code reads (2.12 to 3.0).
 - A list is read when somebody connects and never again: a connection that is open lives on.
@@ -13,6 +14,7 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Final
 
@@ -21,7 +23,7 @@ from rotator.adapters.kuma.token_secrets import SecretShelf
 from rotator.core.model import Serial, TokenGrant, TokenKind
 from rotator.core.tokens import described
 from rotator.core.window import written
-from rotator.errors import Rejected
+from rotator.errors import Rejected, Unavailable
 from rotator.pki.token import parse_token
 from rotator.ports import Clock, IssuedToken
 
@@ -32,11 +34,18 @@ SLACK: Final = timedelta(minutes=1)
 class KumaTokens:
     """`TokenIssuer` over the HTTP API of one control plane."""
 
-    def __init__(self, api: ControlPlaneAPI, *, clock: Clock, skew: timedelta) -> None:
-        """Ask *api*; *skew* is how far its clock may be off."""
+    def __init__(
+        self, api: ControlPlaneAPI, *, clock: Clock, skew: timedelta, changing: threading.Lock | None = None
+    ) -> None:
+        """
+        Ask *api*; *skew* is how far its clock may be off.
+
+        *changing* is held while a list is changed: one for all who change lists of this control plane.
+        """
         self._api = api
         self._clock = clock
         self._skew = skew
+        self._changing = changing or threading.Lock()
 
     def issue(self, grant: TokenGrant, lifetime: timedelta) -> IssuedToken:
         """Have a token issued that lives for *lifetime*. Raises `Rejected` if what came back is not that."""
@@ -65,6 +74,15 @@ class KumaTokens:
 
     def revoke(self, grant: TokenGrant, *, add: frozenset[Serial], drop: frozenset[Serial]) -> None:
         """Put *add* on the lists and take *drop* off; each list is read right before it is written, and read back."""
+        # Nobody's turn takes longer than a few calls, unless the control plane does not answer.
+        if not self._changing.acquire(timeout=self._api.endpoint.timeout.total_seconds()):
+            raise Unavailable("the revocation lists are being changed for another token")
+        try:
+            self._revoke(grant, add, drop)
+        finally:
+            self._changing.release()
+
+    def _revoke(self, grant: TokenGrant, add: frozenset[Serial], drop: frozenset[Serial]) -> None:
         name = list_name(grant)
         for shelf in self._shelves(grant):
             present = self._listed(shelf, name)
