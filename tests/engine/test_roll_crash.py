@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -61,6 +62,8 @@ class Busy:
         self.world = World(directory, certificates=1)
         self.fleet = FakeFleet(self.world.clock, workload=WORKERS)
         self.fewest = 2
+        self.at: list[str] = []
+        """The last calls before a fault ended them, for whoever asks why."""
         target = self.world.certificates[SERVICE]
         certificate = replace(target.certificate, rolls=(WORKERS,))
         self.world.certificates[SERVICE] = replace(target, certificate=certificate, probes=())
@@ -109,46 +112,63 @@ class Busy:
         )
 
 
-def _calls(directory: Path) -> list[str]:
-    """Return the external calls that a roll makes when nothing goes wrong."""
-    busy = Busy(directory / "clean")
-    try:
-        before = len(busy.world.faults.calls)
-        busy.ask()
-        busy.go_on()
-        return busy.world.faults.calls[before:]
-    finally:
-        busy.world.close()
+BusyT = TypeVar("BusyT", bound=Busy)
+
+
+def broken_off(
+    directory: Path,
+    fault: str,
+    made: Callable[[Path], BusyT],
+    act: Callable[[BusyT], None],
+    *,
+    calls: Counter[str],
+    looks: bool = False,
+) -> Iterator[BusyT]:
+    """
+    Yield a world after *fault* at each external call of *act*, restarted and acted on to the end; of *made* each.
+
+    Without a fault *act* makes at least these *calls*. Those that only look are counted with *looks*.
+    """
+    clean = made(directory / "clean")
+    before = len(clean.world.faults.calls)
+    act(clean)
+    clean.world.close()
+    all_calls = clean.world.faults.calls[before:]
+    assert calls <= Counter(all_calls)
+    for n, call in enumerate(all_calls, start=1):
+        if call in LOOKS and (fault == "refused" or not looks):
+            continue  # for what has no effect it is the same as a lost reply
+        busy = made(directory / str(n))
+        try:
+            FAULTS[fault](busy.world.faults, n)
+            with contextlib.suppress(Crash):
+                act(busy)
+            busy.at = busy.world.faults.calls[-12:]
+            busy.world.restart()
+            yield busy
+        finally:
+            busy.world.close()
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_law_13_every_call_of_a_roll_may_be_the_last(tmp_path: Path, fault: str) -> None:
     """Whichever it is: no work is lost, each worker is replaced once, with one record, and consumes its queues."""
-    calls = _calls(tmp_path)
-    assert Counter(drain=2, replace=2) <= Counter(calls)
-    for n, call in enumerate(calls, start=1):
-        if fault == "refused" and call in LOOKS:
-            continue  # for what has no effect it is the same as a lost reply
-        busy = Busy(tmp_path / str(n))
-        try:
-            FAULTS[fault](busy.world.faults, n)
-            with contextlib.suppress(Crash):
-                busy.ask()
-                busy.go_on()
-            at = busy.world.faults.calls[-12:]
-            busy.world.restart()
-            busy.go_on()
-            once = dict.fromkeys(busy.before, 1)
-            assert 0 == busy.fleet.lost, at
-            assert {name: count + 1 for name, count in busy.before.items()} == busy.runs(), at
-            # Whoever was refused after all got its work back, and is let go once more.
-            let_go = busy.records(EventType.DRAINED) - busy.records(EventType.DRAINED, "deferred")
-            assert once == let_go, at
-            assert once == busy.records(EventType.ROLLED), at
-            assert busy.fewest >= 1, at
-        finally:
-            busy.world.close()
+
+    def roll(busy: Busy) -> None:
+        busy.ask()
+        busy.go_on()
+
+    for busy in broken_off(tmp_path, fault, Busy, roll, calls=Counter(drain=2, replace=2), looks=True):
+        busy.go_on()
+        once = dict.fromkeys(busy.before, 1)
+        assert 0 == busy.fleet.lost, busy.at
+        assert {name: count + 1 for name, count in busy.before.items()} == busy.runs(), busy.at
+        # Whoever was refused after all got its work back, and is let go once more.
+        let_go = busy.records(EventType.DRAINED) - busy.records(EventType.DRAINED, "deferred")
+        assert once == let_go, busy.at
+        assert once == busy.records(EventType.ROLLED), busy.at
+        assert busy.fewest >= 1, busy.at
 
 
 class Stuck(Busy):
@@ -166,7 +186,7 @@ class Stuck(Busy):
 
     def give_up(self) -> None:
         """Let time pass until the worker was given up, and consumes its queues."""
-        self.world.run(until=self._given_up, span=timedelta(minutes=3))
+        self.world.run(until=self._given_up, span=SPAN)
 
     def _given_up(self) -> bool:
         look = self.world.engine.rolls.look(WORKERS)
@@ -178,29 +198,15 @@ class Stuck(Busy):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_law_13_every_call_until_a_worker_is_given_up_may_be_the_last(tmp_path: Path, fault: str) -> None:
     """Whichever it is: the worker works on and consumes its queues, and one record says so, and whose word it was."""
-    stuck = Stuck(tmp_path / "clean")
-    before = len(stuck.world.faults.calls)
-    stuck.world.ask(SERVICE, SubjectKind.CERTIFICATE)
-    stuck.give_up()
-    calls = stuck.world.faults.calls[before:]
-    stuck.world.close()
-    assert Counter(drain=1, undrain=1) <= Counter(calls)
-    for n, call in enumerate(calls, start=1):
-        if call in LOOKS:
-            continue  # between two looks nothing is done
-        stuck = Stuck(tmp_path / str(n))
-        try:
-            FAULTS[fault](stuck.world.faults, n)
-            with contextlib.suppress(Crash):
-                stuck.ask()
-                stuck.give_up()
-            at = stuck.world.faults.calls[-12:]
-            stuck.world.restart()
-            stuck.give_up()
-            assert Counter({stuck.stuck.name: 1}) == stuck.records(EventType.DRAINED, "deferred"), at
-            assert (0, stuck.before) == (stuck.fleet.lost, stuck.runs()), at
-        finally:
-            stuck.world.close()
+
+    def roll(stuck: Stuck) -> None:
+        stuck.ask()
+        stuck.give_up()
+
+    for stuck in broken_off(tmp_path, fault, Stuck, roll, calls=Counter(drain=1, undrain=1)):
+        stuck.give_up()
+        assert Counter({stuck.stuck.name: 1}) == stuck.records(EventType.DRAINED, "deferred"), stuck.at
+        assert (0, stuck.before) == (stuck.fleet.lost, stuck.runs()), stuck.at
 
 
 @pytest.mark.timeout(600)
@@ -212,29 +218,10 @@ def test_law_13_every_call_may_be_the_last_after_a_worker_died_by_itself(tmp_pat
         busy.fleet.crash("worker-1")
         busy.go_on()
 
-    clean = Busy(tmp_path / "clean")
-    before = len(clean.world.faults.calls)
-    dies(clean)
-    calls = clean.world.faults.calls[before:]
-    clean.world.close()
-    assert Counter(replace=1) <= Counter(calls)
-    for n, call in enumerate(calls, start=1):
-        if call in LOOKS:
-            continue  # between two looks nothing is done
-        busy = Busy(tmp_path / str(n))
-        try:
-            FAULTS[fault](busy.world.faults, n)
-            with contextlib.suppress(Crash):
-                dies(busy)
-            at = busy.world.faults.calls[-12:]
-            busy.world.restart()
-            busy.go_on()
-            busy.world.run(until=lambda: bool(busy.records(EventType.ROLLED)), span=SPAN)  # noqa: B023 -- asked here
-            once = Counter({"worker-1": 1})
-            assert once == busy.records(EventType.DRAINED, "not running"), at
-            assert once == busy.records(EventType.ROLLED), at
-            assert {"worker-1": busy.before["worker-1"] + 1} == {
-                name: count for name, count in busy.runs().items() if count != busy.before[name]
-            }, at
-        finally:
-            busy.world.close()
+    for busy in broken_off(tmp_path, fault, Busy, dies, calls=Counter(replace=1)):
+        busy.go_on()
+        busy.world.run(until=lambda: bool(busy.records(EventType.ROLLED)), span=SPAN)  # noqa: B023 -- asked here
+        once = Counter({"worker-1": 1})
+        assert once == busy.records(EventType.DRAINED, "not running"), busy.at
+        assert once == busy.records(EventType.ROLLED), busy.at
+        assert busy.before | {"worker-1": busy.before["worker-1"] + 1} == busy.runs(), busy.at
