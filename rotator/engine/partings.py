@@ -1,5 +1,5 @@
 """
-Whom a roll has let go, and whom it told to work on: so that each of them leaves one record of it, whatever crashes.
+Whom a roll has drained, let go, or told to work on: so that each of them leaves one record of it, whatever crashes.
 
 Rules that must stay true here:
 
@@ -23,8 +23,10 @@ FREE_TO_GO = frozenset({"ok", "not running", "told to end without a drain", "not
 """How a `drained` record says that its member may be replaced."""
 FORCED = "forced"
 """How an exception's record says so."""
+BEGUN = "started"
+"""How a `drained` record says that its member is told to take no new work."""
 DEFERRED = "deferred"
-"""How a `drained` record says that its member works on."""
+"""How a `drained` record says that its member is told to work on."""
 
 _SLICE = 1024
 _CLOCKS = timedelta(minutes=5)
@@ -35,15 +37,15 @@ _DOWN = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parting:
-    """One member that was let go, or told to work on instead."""
+    """One member that was let go, or told to drain or to work on."""
 
     was: str
     """Its run then; empty if it did not run."""
     forced: bool
     is_open: bool
     """Nobody has recorded that it was replaced."""
-    deferred: bool = False
-    """It was told to work on, which was recorded and has not been seen yet."""
+    told: str = ""
+    """`BEGUN` or `DEFERRED`: what is recorded and was not seen yet; empty once it was let go."""
 
 
 class Partings:
@@ -74,28 +76,28 @@ class Partings:
             self._read.pop(workload, None)
 
     def of(self, workload: SubjectName, member: str) -> Parting | None:
-        """Return how *member* was let go last; None if it was not, or was told to work on since."""
+        """Return how *member* was let go last; None if it was not, or was told something else since."""
         with self._lock:
             known = self._known.get((workload, member))
-            return None if known is None or known.deferred else known
+            return None if known is None or known.told else known
 
-    def is_deferred(self, workload: SubjectName, member: Member) -> bool:
-        """Return whether it is recorded that this run of *member* works on, which it was not yet seen to do."""
+    def is_told(self, workload: SubjectName, member: Member, what: str) -> bool:
+        """Return whether *what* this run of *member* is told now is recorded already, and was not yet seen."""
         with self._lock:
             known = self._known.get((workload, member.name))
-            return known is not None and known.deferred and known.was == member.identity
+            return known is not None and (known.told, known.was) == (what, member.identity)
 
     def note(self, workload: SubjectName, member: str, parting: Parting) -> None:
-        """Remember how *member* was let go, or told to work on."""
+        """Remember how *member* was let go, or what it was told."""
         with self._lock:
             self._known[workload, member] = parting
 
     def settle(self, workload: SubjectName, members: Collection[Member]) -> None:
-        """Forget of those who were told to work on that they were, once they are seen to: the next time is another."""
+        """Forget what members were told, once they are seen to do it: the next time is another."""
         with self._lock:
             for each in members:
                 known = self._known.get((workload, each.name))
-                if known is not None and known.deferred and not each.draining:
+                if known is not None and known.told == (BEGUN if each.draining else DEFERRED):
                     del self._known[workload, each.name]
 
     def close(self, workload: SubjectName, member: str) -> None:
@@ -157,6 +159,6 @@ def _parting(event: Event) -> Parting | None:
         return Parting(was=was, forced=False, is_open=False)
     if event.type is EventType.EXCEPTION_OPENED:
         return Parting(was=was, forced=True, is_open=True) if event.result == FORCED else None
-    if event.result == DEFERRED:
-        return Parting(was=was, forced=False, is_open=False, deferred=True)
+    if event.result in {BEGUN, DEFERRED}:
+        return Parting(was=was, forced=False, is_open=False, told=event.result)
     return Parting(was=was, forced=False, is_open=True) if event.result in FREE_TO_GO else None

@@ -7,7 +7,7 @@ Rules that must stay true here:
   is an exception in the ledger.
 - The lease is looked at before every effect (law 14).
 - Each run that is let go has one record of that, and one of its replacement; whoever leads next finishes the pair.
-- That a member works on is recorded before it is told to (law 12), and told again, not recorded, until it is seen to.
+- What a member is told, to drain or to work on, is recorded before (law 12), and not once more until it is seen to.
 - A change of the wanted number is recorded as begun before it is made (law 12), and once more when it is.
 """
 
@@ -20,7 +20,7 @@ from rotator.core.event import Event, EventType
 from rotator.core.model import Member, SubjectName, Surge
 from rotator.core.steps import DrainMember, LowerNumber, RaiseNumber, ReplaceMember, UndrainMember
 from rotator.engine.drains import Drains
-from rotator.engine.partings import DEFERRED, FORCED, Parting, Partings
+from rotator.engine.partings import BEGUN, DEFERRED, FORCED, Parting, Partings
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import WorkloadTarget
 from rotator.errors import Conflict
@@ -39,14 +39,13 @@ class RollSteps:
         self._drains = Drains()
 
     def drain(self, target: WorkloadTarget, step: DrainMember, member: Member, rotations: tuple[Rotation, ...]) -> None:
-        """Take new work away from one member and record when that began."""
+        """Record once when new work is taken away from one member, and take it away."""
         now = self._clock.now()
         rows = [replace(each, roll_started_at=now) for each in rotations if each.roll_started_at is None]
-        self._recorder.write(rows)
+        self._drains.begin(member, now)
+        self._tell(target, member, self._event(EventType.DRAINED, target, step.member, rotations, member, BEGUN), rows)
         if target.drainer is not None:
             target.drainer.drain(member)
-        self._drains.begin(member, now)
-        self._recorder.write((), [self._event(EventType.DRAINED, target, step.member, rotations, member, "started")])
 
     def saw(self, workload: SubjectName, members: tuple[Member, ...]) -> None:
         """Remember what the members of *workload* were seen to work on while they drained."""
@@ -94,6 +93,15 @@ class RollSteps:
         self._write(target, event)
         self._partings.close(target.name, name)
 
+    def _tell(self, target: WorkloadTarget, member: Member, event: Event, rows: Sequence[Rotation] = ()) -> None:
+        """Record what *member* is told by *event*, unless it is recorded and was not seen to do it since."""
+        if self._partings.is_told(target.name, member, event.result):
+            self._recorder.write(rows)
+            return
+        self._write(target, event, rows)
+        parting = Parting(was=member.identity, forced=False, is_open=False, told=event.result)
+        self._partings.note(target.name, member.name, parting)
+
     def _write(self, target: WorkloadTarget, event: Event, rows: Sequence[Rotation] = ()) -> None:
         """Write *event*; should that fail, nothing is believed before the ledger was read again."""
         try:
@@ -125,14 +133,9 @@ class RollSteps:
         self, target: WorkloadTarget, step: UndrainMember, member: Member, rotations: tuple[Rotation, ...]
     ) -> None:
         """Record once that one member works on, and why, and let it take work again."""
-        if self._partings.is_deferred(target.name, member):
-            self._recorder.fence()
-        else:
-            told = self._event(EventType.DRAINED, target, step.member, rotations, member, DEFERRED)
-            decided = {"decided_by": step.decided_by} if step.decided_by else {}
-            self._write(target, replace(told, reason=step.because, detail={**told.detail, **decided}))
-            parting = Parting(was=member.identity, forced=False, is_open=False, deferred=True)
-            self._partings.note(target.name, step.member, parting)
+        told = self._event(EventType.DRAINED, target, step.member, rotations, member, DEFERRED)
+        decided = {"decided_by": step.decided_by} if step.decided_by else {}
+        self._tell(target, member, replace(told, reason=step.because, detail={**told.detail, **decided}))
         if target.drainer is not None:
             target.drainer.undrain(member)
 
