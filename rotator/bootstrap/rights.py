@@ -21,15 +21,16 @@ from rotator.adapters.kubernetes.lease import lease_rights
 from rotator.adapters.kubernetes.publishing_rights import configmap_rights, secret_rights, token_rights
 from rotator.adapters.kubernetes.reviews import reader_role, reviewing_rights
 from rotator.adapters.kubernetes.rolling_rights import rolling_rights
-from rotator.adapters.kuma.rights import admission_policy, platform_rights, rbac_rules
+from rotator.adapters.kuma.rights import admission_policy, platform_rights, rbac_rules, token_secret_rights
 from rotator.adapters.notify.events import event_rights
 from rotator.bootstrap.fleet import workload_place
 from rotator.bootstrap.telling import event_namespaces
 from rotator.bootstrap.watching import watch_rights
 from rotator.cluster.rbac import Account, confinement, role_objects
 from rotator.cluster.rights import Confined, Rights, joined
+from rotator.core.model import TokenKind
 from rotator.errors import ConfigError
-from rotator.settings import Settings
+from rotator.settings import Settings, managed_token
 from rotator.settings.meshes import Mesh
 
 CONFIGURATION: Final = "rotator.io/configuration"
@@ -62,7 +63,7 @@ def mesh_rights(settings: Settings, *, lent: Mapping[str, Lent] | None = None) -
             each.trust_domain for each in settings.platform.environments.values()
         }:
             found.append(platform_rights(namespace))
-    return joined(found)
+    return joined([*found, *_token_secrets(settings)])
 
 
 def rights_objects(
@@ -164,6 +165,30 @@ def _meshes_here(settings: Settings) -> Iterator[tuple[str, Mesh]]:
             yield name, mesh
 
 
+def _token_secrets(settings: Settings) -> Iterator[Rights]:
+    """Yield what rotator needs for revocation lists and signing keys of the control planes in its own cluster."""
+    for domain, mesh in _meshes_here(settings):
+        yield token_secrets_of(settings, domain, mesh)
+
+
+def token_secrets_of(settings: Settings, domain: str, mesh: Mesh) -> Rights:
+    """Return the rights on secrets that tokens of the trust domain *domain* depend on, on its control plane."""
+    return token_secret_rights(
+        _namespace_of(mesh),
+        mesh.name,
+        revoked=[
+            managed_token(settings, name).grant.kind
+            for name, token in settings.tokens.items()
+            if token.trust_domain == domain and token.revoke
+        ],
+        keys={
+            TokenKind(keys.signs): keys.first_serial
+            for keys in settings.signing_keys.values()
+            if keys.trust_domain == domain
+        },
+    )
+
+
 def _namespace_of(mesh: Mesh) -> str:
     reached_by = mesh.control_plane.kubernetes
     return "" if reached_by is None else reached_by.namespace
@@ -173,7 +198,7 @@ def _mesh_policies(
     settings: Settings, account: Account, owner: str, lent: Mapping[str, Lent]
 ) -> Iterator[dict[str, Any]]:
     """Yield a policy, and its binding, for each namespace of a control plane."""
-    leaves = cluster_rights(settings).confined
+    leaves = joined([cluster_rights(settings), *_token_secrets(settings)]).confined
     by_namespace: dict[str, list[str]] = defaultdict(list)
     adopted: dict[str, list[str]] = defaultdict(list)
     for domain, mesh in _meshes_here(settings):
@@ -215,8 +240,13 @@ def only_mesh(settings: Settings, domain: str) -> Settings:
         "cluster": None,
         "certificates": {},
         "workloads": {},
-        "tokens": {},
-        "signing_keys": {},
+        # Their lists and keys are there; where they are published is not.
+        "tokens": {
+            name: token.model_copy(update={"publish": ()})
+            for name, token in settings.tokens.items()
+            if token.trust_domain == domain
+        },
+        "signing_keys": {name: keys for name, keys in settings.signing_keys.items() if keys.trust_domain == domain},
         "trust_domains": {domain: found},
     }
     return settings.model_copy(update=only)

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 from rotator.adapters.directory import Access, TokenDirectory
 from rotator.adapters.kubernetes.notes import Dress
 from rotator.adapters.kubernetes.tokens import TokenSecret
 from rotator.adapters.kuma.api import ControlPlaneAPI
+from rotator.adapters.kuma.cluster_secrets import ClusterShelves
 from rotator.adapters.kuma.signing_keys import KumaSigningKeys
+from rotator.adapters.kuma.token_secrets import HTTPShelves, Shelves
 from rotator.adapters.kuma.tokens import KumaTokens
-from rotator.bootstrap.meshes import endpoint_of
+from rotator.bootstrap.meshes import cluster_access, endpoint_of
 from rotator.cluster.objects import ObjectAPI
 from rotator.core.model import SubjectName, TokenKind
 from rotator.engine.targets import SigningKeyTarget, TokenTarget
@@ -54,6 +57,7 @@ def token_targets(settings: Settings, clock: Clock, cluster: Callable[[], Object
                 api,
                 clock=clock,
                 skew=settings.timing.skew,
+                shelves=shelves_of(mesh, api),
                 changing=changing.setdefault(mesh.control_plane.address, threading.Lock()),
             ),
             stores=tuple(token_store(each, subject, settings, clock, cluster) for each in wanted.publish),
@@ -71,7 +75,7 @@ def signing_key_targets(settings: Settings) -> dict[SubjectName, SigningKeyTarge
             name=SubjectName(name),
             policy=signing_key_policy(settings, name),
             keys=KumaSigningKeys(
-                ControlPlaneAPI(endpoint_of(mesh)),
+                shelves_of(mesh, ControlPlaneAPI(endpoint_of(mesh)), first_serial=wanted.first_serial),
                 kind=TokenKind(wanted.signs),
                 mesh=mesh.name,
                 place=mesh.control_plane.address,
@@ -79,6 +83,15 @@ def signing_key_targets(settings: Settings) -> dict[SubjectName, SigningKeyTarge
             ),
         )
     return found
+
+
+def shelves_of(mesh: Mesh, api: ControlPlaneAPI, *, first_serial: int = 1) -> Shelves:
+    """Return where the secrets of the control plane of *mesh* are: behind *api*, or in its cluster."""
+    access = cluster_access(mesh)
+    if access is None:
+        return HTTPShelves(api)
+    # The kubeconfig is read at the first call.
+    return ClusterShelves(cache(partial(ObjectAPI, access)), namespace=access.namespace, first_serial=first_serial)
 
 
 def logins_at(settings: Settings, address: str) -> tuple[Path, ...]:

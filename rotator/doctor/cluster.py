@@ -17,7 +17,7 @@ from typing import Final
 from rotator.adapters.kubernetes.lease import holder_of
 from rotator.adapters.kubernetes.requests import PostedRequests
 from rotator.bootstrap.cluster import access
-from rotator.bootstrap.rights import cluster_rights
+from rotator.bootstrap.rights import cluster_rights, meshes_elsewhere
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
 from rotator.cluster.people import API_VERSION
@@ -97,3 +97,11 @@ def rights_findings(about: str, reached: ClusterAccess, rights: Rights, *, mend:
         yield broken(about, f"and {len(missing) - _FEW} rights more", mend)
     if not missing:
         yield fine(about, "its account has every right in the cluster")
+
+
+def granting(settings: Settings, domain: str, access: ClusterAccess) -> str:
+    """Return the command that gives rotator's account what it lacks in the cluster of the mesh of *domain*."""
+    if domain not in meshes_elsewhere(settings):
+        return "rotator config rbac | kubectl apply -f -"
+    where = f" --context {access.context}" if access.context else ""
+    return f"rotator config rbac --mesh {domain} | kubectl{where} apply -f -"

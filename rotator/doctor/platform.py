@@ -23,9 +23,8 @@ from rotator.adapters.kuma.documents import PLURALS, collection_path
 from rotator.adapters.kuma.rights import platform_rights
 from rotator.bootstrap.meshes import cluster_access, endpoint_of
 from rotator.bootstrap.platform import platform_target
-from rotator.bootstrap.rights import meshes_elsewhere
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
-from rotator.doctor.cluster import rights_findings
+from rotator.doctor.cluster import granting, rights_findings
 from rotator.doctor.findings import Finding, attempted, broken, fine
 from rotator.engine.targets import PlatformTarget
 from rotator.errors import ConfigError
@@ -55,21 +54,13 @@ def platform_findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
         kinds = sorted({address.kind for address in target.wanted if address.trust_domain == domain})
         access = cluster_access(mesh)
         if access is not None:
-            mend = _granting(settings, domain, access)
+            mend = granting(settings, domain, access)
             allowed = partial(rights_findings, about, access, platform_rights(access.namespace), mend=mend)
             yield from attempted(about, allowed, otherwise=mend)
             yield from attempted(about, partial(_known_in_cluster, about, access, kinds), otherwise=_OTHERWISE)
         else:
             yield from attempted(about, partial(_takes_changes, about, mesh, kinds), otherwise=_OTHERWISE)
         yield from attempted(about, partial(_read, about, target, documents), otherwise=_OTHERWISE)
-
-
-def _granting(settings: Settings, domain: str, access: ClusterAccess) -> str:
-    """Return the command that gives rotator's account what it lacks."""
-    if domain not in meshes_elsewhere(settings):
-        return "rotator config rbac | kubectl apply -f -"
-    where = f" --context {access.context}" if access.context else ""
-    return f"rotator config rbac --mesh {domain} | kubectl{where} apply -f -"
 
 
 def _read(about: str, target: PlatformTarget, documents: MeshDocuments) -> Iterator[Finding]:

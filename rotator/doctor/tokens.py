@@ -12,15 +12,18 @@ from collections.abc import Iterator
 from functools import partial
 
 from rotator.adapters.kuma.api import ControlPlaneAPI
-from rotator.bootstrap.meshes import endpoint_of
+from rotator.bootstrap.meshes import cluster_access, endpoint_of
+from rotator.bootstrap.rights import token_secrets_of
 from rotator.bootstrap.sessions import Sessions
 from rotator.bootstrap.tokens import mesh_of, signing_key_targets, token_targets
 from rotator.core.tokens import described
+from rotator.doctor.cluster import granting, rights_findings
 from rotator.doctor.findings import Finding, attempted, fine, warning
 from rotator.doctor.machine import writable
 from rotator.engine.targets import SigningKeyTarget, TokenTarget
 from rotator.ports import Clock
 from rotator.settings import Settings
+from rotator.settings.meshes import Mesh
 
 
 def token_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Iterator[Finding]:
@@ -40,9 +43,21 @@ def token_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Iter
     for name in sorted({wanted.trust_domain for wanted in settings.tokens.values() if wanted.dataplane is not None}):
         about = f"trust_domain {name}"
         yield from attempted(about, partial(_reloaded, about, settings, name), otherwise="see docs/tokens.md")
+    for name, domain in settings.trust_domains.items():
+        if domain.mesh is not None and domain.mesh.control_plane.kubernetes is not None:
+            about, mesh = f"trust_domain {name}", domain.mesh
+            rights = partial(_rights, about, settings, name, mesh)
+            yield from attempted(about, rights, otherwise="mend mesh.control_plane.kubernetes")
     for keys in signing_key_targets(settings).values():
         about = f"signing_keys {keys.name}"
         yield from attempted(about, partial(_keys, about, keys), otherwise="see docs/tokens.md")
+
+
+def _rights(about: str, settings: Settings, name: str, mesh: Mesh) -> Iterator[Finding]:
+    """Yield what rotator's account lacks for lists of revoked tokens and signing keys in the cluster."""
+    access, rights = cluster_access(mesh), token_secrets_of(settings, name, mesh)
+    if access is not None and any(rights.namespaces.values()):
+        yield from rights_findings(about, access, rights, mend=granting(settings, name, access))
 
 
 def _token(about: str, target: TokenTarget) -> Iterator[Finding]:

@@ -29,14 +29,8 @@ def check_tokens(settings: Settings, document: Document) -> None:
     for name, token in settings.tokens.items():
         place: Place = ("tokens", name)
         _own_name(settings, document, place, name, {"certificates", "trust_domains"})
-        mesh = _mesh(settings, document, place, token.trust_domain)
+        _mesh(settings, document, place, token.trust_domain)
         _grant(document, place, token)
-        if mesh is not None and token.revoke and mesh.control_plane.kubernetes is not None:
-            document.refuse(
-                (*place, "revoke"),
-                "found true for a control plane on Kubernetes, whose HTTP API changes nothing; allowed false there; "
-                "do write revoke: false and keep its lifetime short",
-            )
         check_renewal(settings, document, (*place, "renew_at"), token.lifetime, token_policy(settings, name))
     _places(settings, document)
     _signing_keys(settings, document)
@@ -125,11 +119,11 @@ def _signing_keys(settings: Settings, document: Document) -> None:
         mesh = _mesh(settings, document, place, keys.trust_domain)
         if mesh is None:
             continue
-        if mesh.control_plane.kubernetes is not None:
+        if mesh.control_plane.kubernetes is None and keys.first_serial != 1:
             document.refuse(
-                place,
-                "found signing keys of a control plane on Kubernetes; allowed on Universal, where the HTTP API can add "
-                "and remove them one by one; do remove this entry, and rotate them by hand as Kuma's page says",
+                (*place, "first_serial"),
+                f"found {keys.first_serial}; allowed where the control plane is on Kubernetes, because over HTTP every "
+                "serial is seen; do leave it out",
             )
         ring = (mesh.control_plane.address, keys.signs, mesh.name if keys.signs == "dataplane" else "")
         if ring in rings:

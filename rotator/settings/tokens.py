@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import ClassVar, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import Field, StrictBool, StrictInt
 
 from rotator.settings.keys import Keys, OneOf
 from rotator.settings.trust import KubernetesTarget
@@ -130,3 +130,5 @@ class SigningKeySettings(Keys):
     """How long a new key takes to be known by every control plane that checks tokens, zones included."""
     others_live: Duration
     """Your word: no token that rotator does not manage lives longer than this; 0s: there is none at all."""
+    first_serial: StrictInt = Field(default=1, ge=1)
+    """Where the control plane is on Kubernetes: the lowest serial that rotator looks after; its rights name 64 keys."""

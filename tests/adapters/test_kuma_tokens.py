@@ -14,6 +14,7 @@ import urllib3
 
 from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
 from rotator.adapters.kuma.signing_keys import ADMIN_TOKEN, KumaSigningKeys
+from rotator.adapters.kuma.token_secrets import HTTPShelves
 from rotator.adapters.kuma.tokens import KumaTokens
 from rotator.core.model import Serial, TokenGrant, TokenKind
 from rotator.errors import Denied, Rejected
@@ -137,7 +138,7 @@ def test_zone_and_user_tokens_have_one_list_each(tokens: KumaTokens, standin: St
 
 def test_keys_are_added_once_and_the_newest_stays(api: ControlPlaneAPI, tokens: KumaTokens) -> None:
     """A key that is there is left alone; the newest cannot be removed; what another signed verifies until it goes."""
-    keys = KumaSigningKeys(api, kind=TokenKind.DATAPLANE, mesh="default", place="cp")
+    keys = KumaSigningKeys(HTTPShelves(api), kind=TokenKind.DATAPLANE, mesh="default", place="cp")
     tokens.issue(WEB, HOUR)
     assert [1] == [each.serial for each in keys.held()]
     keys.add(2)
@@ -161,7 +162,7 @@ def test_user_keys_know_who_else_needs_them(
     plain.write_text("no token of Kuma's")
     text = standin.tokens.issue("user", {"name": "mesh-system:admin", "validFor": "10h"})
     standin.apply({"type": GLOBAL_SECRET, "name": ADMIN_TOKEN, "data": base64.b64encode(text.encode()).decode()})
-    keys = KumaSigningKeys(api, kind=TokenKind.USER, mesh="", place="cp", logins=(own, plain))
+    keys = KumaSigningKeys(HTTPShelves(api), kind=TokenKind.USER, mesh="", place="cp", logins=(own, plain))
     assert [(f"rotator's own login ({own})", 1), (f"GlobalSecret {ADMIN_TOKEN}", 1)] == [
         (each.name, each.key) for each in keys.known_tokens()
     ]

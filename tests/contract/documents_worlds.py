@@ -28,7 +28,10 @@ from tests.contract.cluster_world import ClusterWorld
 from tests.fakes.clock import ManualClock
 from tests.fakes.kuma.standin import StandIn
 from tests.fakes.mesh_documents import MemoryDocuments
+from tests.fixtures_postgres import running_postgresql
 from tests.stack.cluster import Cluster
+from tests.stack.kuma.plane import Model
+from tests.stack.kuma.released import ReleasedPlane
 
 AT = TrustDomainName("mesh.prod")
 
@@ -78,7 +81,10 @@ class OverHTTP:
         """Start a stand-in of *version*."""
         self.standin = cleanup.enter_context(StandIn(clock=ManualClock(), version=version, local_is_admin=True))
         self.standin.edit_mesh(self.mesh, meshServices={"mode": "Exclusive"})
-        endpoint = Endpoint(url=self.standin.url)
+        self._connect(self.standin.url)
+
+    def _connect(self, url: str) -> None:
+        endpoint = Endpoint(url=url)
         plane = connect(endpoint, self.mesh)
         self.documents = HTTPPlatformDocuments(
             ControlPlaneAPI(endpoint), lambda: plane, trust_domain=AT, mesh=self.mesh
@@ -95,6 +101,20 @@ class OverHTTP:
 
     def _path(self, address: Address) -> str:
         return f"/meshes/{address.mesh}/{PLURALS[address.kind]}/{address.name}"
+
+
+class Released(OverHTTP):
+    """The HTTP API of a released Kuma, which the environment names; its own validation takes or refuses."""
+
+    def __init__(self, directory: Path, cleanup: ExitStack) -> None:
+        """Start it over a PostgreSQL of its own, with a mesh in which nobody is let in."""
+        postgres = cleanup.enter_context(running_postgresql(directory))
+        plane = cleanup.enter_context(ReleasedPlane(directory, postgres, self.mesh, Model.IDENTITY))
+        # What its begin permits, and what a release may bring with a mesh, is none of the suite's.
+        permissions = f"/meshes/{self.mesh}/meshtrafficpermissions"
+        for each in plane.api("GET", permissions)["items"]:
+            plane.api("DELETE", f"{permissions}/{each['name']}")
+        self._connect(plane.url)
 
 
 class InCluster(ClusterWorld):

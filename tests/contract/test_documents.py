@@ -17,10 +17,11 @@ from rotator.errors import AdapterError, Conflict, Denied, Rejected
 from rotator.platform.documents import Address, Document, document_of, document_with
 from rotator.platform.rendering import rendered
 from rotator.platform.resources import MANAGED_BY, ROTATOR
-from tests.contract.documents_worlds import AT, DocumentsWorld, InCluster, InMemory, OverHTTP
+from tests.contract.documents_worlds import AT, DocumentsWorld, InCluster, InMemory, OverHTTP, Released
 from tests.platform.platforms import example
 from tests.platform.test_telemetry import COLLECTOR
 from tests.stack.cluster import Cluster
+from tests.stack.kuma import released
 
 PERMISSION = "MeshTrafficPermission"
 SPIFFE_OF_ANOTHER = {"spiffeID": {"type": "Exact", "value": f"spiffe://{AT}/another"}}
@@ -44,11 +45,14 @@ class Way:
         "http-2.14.3",
         "http-3.0.1",
         pytest.param("cluster-2.14.3", marks=pytest.mark.stack),
+        pytest.param("released", marks=pytest.mark.stack),
     ],
 )
 def way(request: pytest.FixtureRequest) -> Way:
     """Give each way."""
     name, _, version = str(request.param).partition("-")
+    if name == "released" and (why := released.missing()) is not None:
+        pytest.skip(why)
     return Way(name=name, version=version, cluster=request.getfixturevalue("cluster") if name == "cluster" else None)
 
 
@@ -58,6 +62,8 @@ def world(way: Way, tmp_path: Path) -> Iterator[DocumentsWorld]:
     with ExitStack() as cleanup:
         if way.cluster is not None:
             yield InCluster(way.version, way.cluster, tmp_path, cleanup)
+        elif way.name == "released":
+            yield Released(tmp_path, cleanup)
         elif way.name == "http":
             yield OverHTTP(way.version, cleanup)
         else:

@@ -18,6 +18,7 @@ from typing import Any
 from rotator.adapters.directory import TokenDirectory
 from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
 from rotator.adapters.kuma.signing_keys import KumaSigningKeys
+from rotator.adapters.kuma.token_secrets import HTTPShelves
 from rotator.adapters.kuma.tokens import KumaTokens, list_name
 from rotator.core.event import EventType
 from rotator.core.model import (
@@ -193,7 +194,7 @@ class TokenWorld(World):
             revoke_after=timedelta(minutes=2),
         )
         issuer = FaultyIssuer(KumaTokens(self.api, clock=self.clock, skew=timedelta(seconds=5)), self.faults)
-        keys = KumaSigningKeys(self.api, kind=self.grant.kind, mesh=self.mesh, place=self.standin.url)
+        keys = KumaSigningKeys(HTTPShelves(self.api), kind=self.grant.kind, mesh=self.mesh, place=self.standin.url)
         return Fleet(
             environment="test",
             policy_sha256="0" * 64,

@@ -113,9 +113,9 @@ REFUSED = {
         ("{directory: /etc/kuma/east}", "{kubernetes_secret: {namespace: a, name: b}}"),
         "found an object of a cluster, and no cluster",
     ),
-    "lists of a control plane on Kubernetes": (
-        ('{url: "https://kuma.example:5682"}', '{url: "https://kuma.example:5682", kubernetes: {}}'),
-        "tokens.web.revoke: found true for a control plane on Kubernetes",
+    "a row of keys where every key is seen": (
+        ("others_live: 30d}", "others_live: 30d, first_serial: 40}"),
+        "signing_keys.proxies.first_serial: found 40; allowed where the control plane is on Kubernetes",
     ),
     "keys that never rest": (
         ("rotate_every: 90d", "rotate_every: 31d"),
@@ -131,3 +131,15 @@ def test_what_cannot_work_is_refused(tmp_path: Path, change: tuple[str, str], ex
     with pytest.raises(ConfigError) as refused:
         loaded(tmp_path, change)
     assert expected in str(refused.value)
+
+
+def test_a_control_plane_on_kubernetes_keeps_lists_and_keys_too(tmp_path: Path) -> None:
+    """Its revocation lists and signing keys are taken as those of a Universal one, from the serial that is named on."""
+    path = written(
+        tmp_path,
+        ('{url: "https://kuma.example:5682"}', '{url: "https://kuma.example:5682", kubernetes: {}}'),
+        ("others_live: 30d}", "others_live: 30d, first_serial: 40}"),
+    )
+    settings = load(path)
+    assert settings.tokens["web"].revoke
+    assert 40 == settings.signing_keys["proxies"].first_serial

@@ -18,12 +18,14 @@ from typing import Any, Self
 
 import requests
 
+from rotator.adapters.kuma.cluster_secrets import GLOBAL_SECRET_TYPE
 from rotator.adapters.kuma.rights import admission_policy, rbac_rules
 from rotator.adapters.kuma.slots import MESH_LABEL, SECRET_TYPE
 from rotator.cluster.rbac import Account, role_objects
 from tests.fakes.kuma.http_api import COLLECTIONS
 from tests.fakes.kuma.selecting import POLICY_ROLE, WORKLOAD_OWNER
 from tests.fakes.kuma.store import (
+    GLOBAL_SECRET,
     HOSTNAMES,
     IDENTITY,
     MESH,
@@ -49,6 +51,9 @@ POLICY_PLURALS = {kind: plural for plural, kind in COLLECTIONS.items() if kind i
 """The platform's kinds, and how the API names them."""
 _ELSEWHERE = frozenset({SERVICE, PERMISSION})
 """Kinds that are read in every namespace: services stand beside Kubernetes Services, permissions beside workloads."""
+
+_SECRET_TYPES = {SECRET: SECRET_TYPE, GLOBAL_SECRET: GLOBAL_SECRET_TYPE}
+"""Both are Secrets of the cluster, and share their names."""
 
 # Neither comes back to write the same again: a person's editor, and the control plane itself.
 _BY_HAND, _BY_CONTROL_PLANE = "kubectl-edit", "kuma-cp"
@@ -118,7 +123,7 @@ class KubernetesStore:
         """Return every resource of *kind* (of one *mesh*), by mesh and name."""
         if not self._is_in_cluster(kind):
             return self._memory.list(kind, mesh)
-        query = {"fieldSelector": f"type={SECRET_TYPE}"} if kind == SECRET else {}
+        query = {"fieldSelector": f"type={_SECRET_TYPES[kind]}"} if kind in _SECRET_TYPES else {}
         with self._lock:
             path = f"/apis/{API_VERSION}/{self._plurals[kind]}" if kind in _ELSEWHERE else self._path(kind)
             items = self._cluster.call("GET", path, query=query, session=self._session)["items"]
@@ -158,20 +163,21 @@ class KubernetesStore:
             return True
 
     def _is_in_cluster(self, kind: str) -> bool:
-        return kind == SECRET or kind in self._plurals
+        return kind in _SECRET_TYPES or kind in self._plurals
 
     def _read(self, kind: str, name: str) -> Json | None:
         try:
             with self._lock:
-                return self._cluster.call("GET", self._path(kind, name), session=self._session)
+                found = self._cluster.call("GET", self._path(kind, name), session=self._session)
         except Refused as e:
             if e.status == 404:
                 return None
             raise
+        return found if kind not in _SECRET_TYPES or found["type"] == _SECRET_TYPES[kind] else None
 
     def _path(self, kind: str, name: str = "") -> str:
         below = f"/{name}" if name else ""
-        if kind == SECRET:
+        if kind in _SECRET_TYPES:
             return f"/api/v1/namespaces/{self._namespace}/secrets{below}"
         where = "" if kind == MESH else f"/namespaces/{self._namespace}"
         return f"/apis/{API_VERSION}{where}/{self._plurals[kind]}{below}"
@@ -180,14 +186,15 @@ class KubernetesStore:
         """Return an object as the control plane knows it: the labels that it computes are there."""
         metadata = found["metadata"]
         labels = dict(metadata.get("labels") or {})
-        mesh = "" if kind in {MESH, HOSTNAMES} else labels.get(MESH_LABEL, "default")
+        mesh = "" if kind in {MESH, HOSTNAMES, GLOBAL_SECRET} else labels.get(MESH_LABEL, "default")
         name = metadata["name"]
-        if kind not in {MESH, SECRET}:
+        if kind not in {MESH, *_SECRET_TYPES}:
             labels = {**self._labels, "kuma.io/display-name": name, **labels}
             if metadata["namespace"] != self._namespace:
                 name = f"{name}.{metadata['namespace']}"
                 labels |= {"k8s.kuma.io/namespace": metadata["namespace"], POLICY_ROLE: WORKLOAD_OWNER}
-        spec = {"data": (found.get("data") or {}).get("value", "")} if kind == SECRET else found.get("spec") or {}
+        held = {"data": (found.get("data") or {}).get("value", "")}
+        spec = held if kind in _SECRET_TYPES else found.get("spec") or {}
         created_at = datetime.fromisoformat(metadata["creationTimestamp"])
         return Resource(
             type=kind,
@@ -210,11 +217,12 @@ class KubernetesStore:
         if resource.mesh:
             labels[MESH_LABEL] = resource.mesh
         said: Mapping[str, Any]
-        if resource.type == SECRET:
-            said = {"apiVersion": "v1", "type": SECRET_TYPE, "data": {"value": resource.spec["data"]}}
+        if resource.type in _SECRET_TYPES:
+            said = {"apiVersion": "v1", "type": _SECRET_TYPES[resource.type], "data": {"value": resource.spec["data"]}}
         else:
             said = {"apiVersion": API_VERSION, "spec": resource.spec}
             said |= {} if resource.status is None else {"status": resource.status}
         kept = there or {}
         whole = {**kept.get("metadata", {}), **metadata, "labels": labels}
-        return {**kept, "kind": resource.type, **said, "metadata": whole}
+        kind = SECRET if resource.type in _SECRET_TYPES else resource.type
+        return {**kept, "kind": kind, **said, "metadata": whole}

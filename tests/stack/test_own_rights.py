@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from rotator.adapters.kuma.cluster_secrets import ClusterShelves
 from rotator.adapters.kuma.documents import PLURALS
+from rotator.adapters.kuma.kubernetes import KubernetesSecrets
 from rotator.adapters.kuma.manifests import manifests
 from rotator.adapters.kuma.rights import platform_rights, rbac_rules
-from rotator.bootstrap.rights import rights_objects
+from rotator.bootstrap.rights import rights_objects, token_secrets_of
 from rotator.clock import SystemClock
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
@@ -18,8 +21,11 @@ from rotator.cluster.rbac import Account, role_objects
 from rotator.cluster.rights import Confined, Rights, rule
 from rotator.doctor.findings import Finding, Grade
 from rotator.doctor.platform import platform_findings
+from rotator.embedded.process import wait_until
+from rotator.errors import Denied, Rejected
 from rotator.settings import Settings, load
 from tests.settings.test_platform import written
+from tests.settings.test_tokens import written as with_tokens
 from tests.stack.cluster import JSON, Cluster, Refused
 from tests.stack.published import grant
 
@@ -110,6 +116,40 @@ def test_one_right_of_the_platform_that_is_missing_is_named(cluster: Cluster, ac
 
     missing = f"its account in the cluster may not delete meshtcproutes in {access.namespace}"
     assert [(missing, "rotator config rbac | kubectl apply -f -")] == [(each.what, each.mend) for each in found]
+
+
+def test_what_config_rbac_prints_lets_tokens_be_revoked_and_keys_be_rotated(
+    cluster: Cluster, access: ClusterAccess, tmp_path: Path
+) -> None:
+    """The policies of a mesh and of the rest do not shut out each other's Secrets."""
+    namespace, kubeconfig = access.namespace, access.kubeconfig_file
+    reached = f"{{namespace: {namespace}, kubeconfig_file: {kubeconfig}}}"
+    plane = f'{{url: "https://kuma.example:5682", kubernetes: {reached}}}'
+    settings = load(with_tokens(tmp_path, ('{url: "https://kuma.example:5682"}', plane)))
+    for each in rights_objects(settings, Account(namespace=namespace)):
+        cluster.apply(each)
+    mesh = settings.trust_domains["mesh"].mesh
+    assert mesh is not None
+    assert () == _missing(access, token_secrets_of(settings, "mesh", mesh))
+
+    with contextlib.closing(ObjectAPI(access)) as api:
+        shelves = ClusterShelves(lambda: api, namespace=namespace)
+        wait_until(lambda: _is_refused(shelves), within=timedelta(seconds=60), what="the policy to be in force")
+        shelves.everywhere().write("dataplane-token-revocations-airflow", b"one", seen=None)
+        shelves.everywhere().write("zone-token-revocations", b"one", seen=None)
+        shelves.of_mesh("airflow").write("dataplane-token-signing-key-airflow-7", b"key", seen=None)
+        secrets = KubernetesSecrets(api, mesh="airflow", namespace=namespace, clock=SystemClock())
+        assert b"a CA" == secrets.read(secrets.create("cert-one", b"a CA"))
+
+
+def _is_refused(shelves: ClusterShelves) -> bool:
+    """Return whether a Secret of a mesh under a name that is a GlobalSecret's cannot be made."""
+    try:
+        shelves.of_mesh("airflow").write("zone-token-revocations", b"one", seen=None)
+    except (Denied, Rejected):
+        return True
+    shelves.of_mesh("airflow").remove("zone-token-revocations")
+    return False
 
 
 def test_a_subresource_is_asked_for_as_one(cluster: Cluster, access: ClusterAccess) -> None:

@@ -10,14 +10,19 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from rotator.adapters.kuma.cluster_secrets import GLOBAL_SECRET_TYPE, serials
 from rotator.adapters.kuma.documents import PLURALS, SEEN_EVERYWHERE
 from rotator.adapters.kuma.naming import trust_name
+from rotator.adapters.kuma.signing_keys import ADMIN_TOKEN
 from rotator.adapters.kuma.slots import MESH_LABEL, SECRET_TYPE, slot_names
+from rotator.adapters.kuma.tokens import revocations
 from rotator.cluster.rbac import Account, bound_policy, own_requests, quoted
 from rotator.cluster.rights import Confined, Rights, Rule, rule
+from rotator.core.model import TokenKind
+from rotator.pki.token import key_prefix
 from rotator.platform.resources import PREFIX
 
 _KUMA: Final = "kuma.io"
@@ -75,6 +80,45 @@ def platform_rights(namespace: str) -> Rights:
                 operations=("CREATE", "UPDATE", "DELETE"),
             )
             for plural in sorted(PLURALS.values())
+        ),
+    )
+
+
+def token_secret_rights(
+    namespace: str,
+    mesh: str,
+    *,
+    revoked: Iterable[TokenKind] = (),
+    keys: Mapping[TokenKind, int] | None = None,
+) -> Rights:
+    """
+    Return the rules for secrets of the control plane in *namespace* that tokens depend on.
+
+    *revoked*: kinds of tokens (dataplane: those of *mesh*) whose lists of revoked ones rotator keeps; *keys*: kinds
+    whose signing keys it rotates, with the first serial of the row that it looks after.
+    """
+    lists = tuple(sorted(revocations(kind, mesh) for kind in set(revoked)))
+    rings = {
+        kind: tuple(f"{key_prefix(kind, mesh)}-{serial}" for serial in serials(first))
+        for kind, first in sorted((keys or {}).items())
+    }
+    rules: list[Rule] = [rule("secrets", "create")] if lists or rings else []
+    if lists:
+        rules.append(rule("secrets", "get", "update", "delete", names=lists))
+    # A key is never written twice: there is no right to change one.
+    rules += [rule("secrets", "get", "delete", names=names) for names in rings.values()]
+    if TokenKind.USER in rings:
+        rules.append(rule("secrets", "get", names=(ADMIN_TOKEN,)))
+    of_mesh, elsewhere = rings.get(TokenKind.DATAPLANE, ()), lists
+    for kind, names in rings.items():
+        elsewhere += names if kind is not TokenKind.DATAPLANE else ()
+    held = ((of_mesh, SECRET_TYPE), (elsewhere, GLOBAL_SECRET_TYPE))
+    return Rights(
+        namespaces={namespace: tuple(rules)},
+        confined=tuple(
+            Confined(namespace=namespace, resource="secrets", names=names, type=of_type)
+            for names, of_type in held
+            if names
         ),
     )
 

@@ -18,10 +18,9 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from rotator.adapters.kuma.api import ControlPlaneAPI
-from rotator.adapters.kuma.token_secrets import SecretShelf
+from rotator.adapters.kuma.token_secrets import Shelves
 from rotator.core.model import SigningKey, TokenKind
-from rotator.errors import Conflict, Rejected
+from rotator.errors import Rejected
 from rotator.pki.token import key_prefix, parse_token
 from rotator.ports import KnownToken
 
@@ -33,19 +32,19 @@ ADMIN_TOKEN: Final = "admin-user-token"  # noqa: S105 -- the name of a secret
 
 
 class KumaSigningKeys:
-    """`SigningKeys` over the HTTP API of one control plane."""
+    """`SigningKeys` in the secrets of one control plane."""
 
     def __init__(
-        self, api: ControlPlaneAPI, *, kind: TokenKind, mesh: str, place: str, logins: Sequence[Path] = ()
+        self, shelves: Shelves, *, kind: TokenKind, mesh: str, place: str, logins: Sequence[Path] = ()
     ) -> None:
         """
-        Keep the keys of *kind* (of *mesh*, for dataplane tokens) at *api*; *place* names the control plane.
+        Keep the keys of *kind* (of *mesh*, for dataplane tokens) in *shelves*; *place* names the control plane.
 
         *logins* are files with tokens of rotator's own, which user keys sign.
         """
         self._prefix = key_prefix(kind, mesh)
-        self._shelf = SecretShelf(api, mesh if kind is TokenKind.DATAPLANE else "")
-        self._global = SecretShelf(api)
+        self._global = shelves.everywhere()
+        self._shelf = shelves.of_mesh(mesh) if kind is TokenKind.DATAPLANE else self._global
         self._kind = kind
         self._logins = tuple(logins)
         self._place = f"{place}/{self._prefix}"
@@ -59,7 +58,7 @@ class KumaSigningKeys:
     def held(self) -> tuple[SigningKey, ...]:
         """Return the keys that are there, ascending by serial."""
         found = []
-        for each in self._shelf.named(f"{self._prefix}-"):
+        for each in self._shelf.numbered(f"{self._prefix}-"):
             match = self._serial.fullmatch(each.name)
             if match is not None:
                 found.append(SigningKey(serial=int(match[1]), created_at=each.created_at))
@@ -75,9 +74,8 @@ class KumaSigningKeys:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
-        if self._shelf.read(name) is not None:
-            raise Conflict(f"{self._shelf.title} {name} appeared while its key was made: somebody else rotates it too")
-        self._shelf.write(name, pem)
+        # One that appeared meanwhile is a conflict: somebody else rotates it too.
+        self._shelf.write(name, pem, seen=None)
 
     def remove(self, serial: int) -> None:
         """Remove one key. Raises `Rejected` if there is no newer one."""

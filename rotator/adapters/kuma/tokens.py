@@ -6,8 +6,8 @@ Rules that must stay true here:
 - What comes back is compared with what was asked for: for whom, for what, and for how long (law 11).
 - A revocation list is merged, never overwritten blindly: names that rotator did not put there stay.
 - One thread at a time changes a control plane's lists: of two that read the same one each would lose the other's name.
-- Of dataplane tokens both lists are written that may count: the Secret of the mesh, which Kuma documents, and the
-  GlobalSecret of the same name, which its code reads (2.12 to 3.0).
+- Of dataplane tokens every list is written that may count: over HTTP the Secret of the mesh, which Kuma documents, and
+  the GlobalSecret of the same name, which its code reads (2.12 to 3.0); on Kubernetes, where only one can be, that one.
 - A list is read when somebody connects and never again: a connection that is open lives on.
 - A token, and what refuses one, is never quoted (law 10).
 """
@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Final
 
 from rotator.adapters.kuma.api import ControlPlaneAPI, Json
-from rotator.adapters.kuma.token_secrets import SecretShelf
+from rotator.adapters.kuma.token_secrets import HTTPShelves, NamedSecret, Shelf, Shelves
 from rotator.core.model import Serial, TokenGrant, TokenKind
 from rotator.core.tokens import described
 from rotator.core.window import written
@@ -32,17 +32,24 @@ SLACK: Final = timedelta(minutes=1)
 
 
 class KumaTokens:
-    """`TokenIssuer` over the HTTP API of one control plane."""
+    """`TokenIssuer` at one control plane: issued over its HTTP API, revoked where its secrets are."""
 
     def __init__(
-        self, api: ControlPlaneAPI, *, clock: Clock, skew: timedelta, changing: threading.Lock | None = None
+        self,
+        api: ControlPlaneAPI,
+        *,
+        clock: Clock,
+        skew: timedelta,
+        shelves: Shelves | None = None,
+        changing: threading.Lock | None = None,
     ) -> None:
         """
-        Ask *api*; *skew* is how far its clock may be off.
+        Ask *api*; *skew* is how far its clock may be off, *shelves* where its secrets are, if not there.
 
         *changing* is held while a list is changed: one for all who change lists of this control plane.
         """
         self._api = api
+        self._shelves = shelves if shelves is not None else HTTPShelves(api)
         self._clock = clock
         self._skew = skew
         self._changing = changing or threading.Lock()
@@ -68,8 +75,8 @@ class KumaTokens:
         """Return the names on every list that might count for tokens like *grant*."""
         name = list_name(grant)
         found: frozenset[Serial] = frozenset()
-        for shelf in self._shelves(grant):
-            found |= frozenset(self._listed(shelf, name))
+        for shelf in self._lists(grant):
+            found |= frozenset(_names_in(shelf, shelf.read(name), name))
         return found
 
     def revoke(self, grant: TokenGrant, *, add: frozenset[Serial], drop: frozenset[Serial]) -> None:
@@ -84,38 +91,45 @@ class KumaTokens:
 
     def _revoke(self, grant: TokenGrant, add: frozenset[Serial], drop: frozenset[Serial]) -> None:
         name = list_name(grant)
-        for shelf in self._shelves(grant):
-            present = self._listed(shelf, name)
+        for shelf in self._lists(grant):
+            seen = shelf.read(name)
+            present = _names_in(shelf, seen, name)
             wanted = [each for each in present if each not in drop - add]
             wanted += sorted(add - frozenset(present))
             if wanted == present:
                 continue
             if wanted:
-                shelf.write(name, ",".join(wanted).encode("ascii"))
+                shelf.write(name, ",".join(wanted).encode("ascii"), seen=seen)
             else:
                 # A secret is never empty: the last name leaves with its list.
-                shelf.remove(name)
+                shelf.remove(name, seen=seen)
 
-    def _shelves(self, grant: TokenGrant) -> tuple[SecretShelf, ...]:
-        everywhere = SecretShelf(self._api)
-        return (SecretShelf(self._api, grant.mesh), everywhere) if grant.kind is TokenKind.DATAPLANE else (everywhere,)
+    def _lists(self, grant: TokenGrant) -> tuple[Shelf, ...]:
+        if grant.kind is TokenKind.DATAPLANE:
+            return self._shelves.lists_of(grant.mesh)
+        return (self._shelves.everywhere(),)
 
-    @staticmethod
-    def _listed(shelf: SecretShelf, name: str) -> list[Serial]:
-        found = shelf.read(name)
-        if found is None:
-            return []
-        try:
-            text = found.value.decode("utf-8")
-        except UnicodeDecodeError as e:
-            raise Rejected(f"{shelf.title} {name} holds no list of tokens: somebody else put it there") from e
-        # People write such a list by hand: every blank is passed over.
-        return [Serial(each.strip()) for each in text.replace("\n", ",").split(",") if each.strip()]
+
+def _names_in(shelf: Shelf, found: NamedSecret | None, name: str) -> list[Serial]:
+    """Return the names on a list as it was *found*, none without one."""
+    if found is None:
+        return []
+    try:
+        text = found.value.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise Rejected(f"{shelf.title} {name} holds no list of tokens: somebody else put it there") from e
+    # People write such a list by hand: every blank is passed over.
+    return [Serial(each.strip()) for each in text.replace("\n", ",").split(",") if each.strip()]
 
 
 def list_name(grant: TokenGrant) -> str:
     """Return the name of the secret that lists what is revoked of tokens like *grant*."""
-    return f"{grant.kind}-token-revocations" + (f"-{grant.mesh}" if grant.kind is TokenKind.DATAPLANE else "")
+    return revocations(grant.kind, grant.mesh)
+
+
+def revocations(kind: TokenKind, mesh: str) -> str:
+    """Return the name of the secret that lists revoked tokens of *kind*, of dataplane tokens those of *mesh*."""
+    return f"{kind}-token-revocations" + (f"-{mesh}" if kind is TokenKind.DATAPLANE else "")
 
 
 def _order(grant: TokenGrant, lifetime: timedelta) -> Json:
