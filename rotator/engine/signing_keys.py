@@ -5,6 +5,7 @@ Rules that must stay true here:
 
 - One rotation per set of keys at a time (law 5), and its intent is in journal and ledger before a key is made (law 12).
 - Which keys there are is asked each time (law 13): a key that a crash left behind is found, never made twice.
+- The lease is looked at right before a key is added or removed (law 14).
 - Nothing is removed while a token that anybody knows of needs it, rotator's own login included (law 18).
 """
 

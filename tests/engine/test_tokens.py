@@ -314,6 +314,20 @@ MATRIX = [
 ]
 
 
+@pytest.mark.parametrize("job", JOBS)
+def test_law_14_the_lease_is_looked_at_right_before_every_effect(new_world: NewWorld, job: str) -> None:
+    """Between a commit, which may take long, or another effect and an effect it is asked whether the lease is held."""
+    world, seen = new_world(), list[str]()
+    world.lease.asked = lambda: seen.append("lease")
+    world.faults.before = seen.append
+    JOBS[job](world)
+    world.run(span=timedelta(minutes=3), tick=timedelta(seconds=5))
+    before = [(each, seen[number - 1]) for number, each in enumerate(seen) if each not in {"lease", "journal.commit"}]
+    wanted = {"issue", "put", "revoke", "forget", *(("add key", "remove key") if job == "key" else ())}
+    assert wanted == {effect for effect, _ in before}
+    assert [] == [pair for pair in before if pair[1] != "lease"]
+
+
 @pytest.mark.parametrize(("job", "fault", "stride"), MATRIX)
 def test_law_13_every_call_of_a_token_may_be_the_last(new_world: NewWorld, job: str, fault: str, stride: int) -> None:
     """Whichever call is the last, lost or refused: the file lets in, and every token that was issued has an end."""

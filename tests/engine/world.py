@@ -55,6 +55,8 @@ class HeldLease:
 
     def __init__(self) -> None:
         self.is_held = True
+        self.asked: Callable[[], object] = lambda: None
+        """Called each time before somebody hears whether it is held."""
 
     def acquire(self) -> None:
         """Take it."""
@@ -62,6 +64,7 @@ class HeldLease:
 
     def held(self) -> bool:
         """Return whether it is held."""
+        self.asked()
         return self.is_held
 
     def release(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from rotator.cli import main
 from rotator.platform.model import Platform
 from rotator.settings import load, platform_of
 from tests.fakes.kuma.store import Json
@@ -46,6 +47,20 @@ class Example:
                     yield _from_kubernetes(said)
                 elif isinstance(said, dict) and "type" in said:
                     yield said
+
+
+def with_provided_ca(example: Example, work: Path) -> Example:
+    """Return *example* as it is in a mesh of the older form, whose CA is provided, rendered anew below *work*."""
+    said = yaml.safe_load(example.configuration.read_text(encoding="utf-8"))
+    for domain in said["trust_domains"].values():
+        domain["model"] = "provided"
+    # Their claims are others there: by tags.
+    said.pop("tokens", None)
+    said.pop("signing_keys", None)
+    configuration, rendered = work / "rotator.yaml", work / "rendered"
+    configuration.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    assert 0 == main(["--config", str(configuration), "platform", "render", "--output", str(rendered)])
+    return Example(configuration=configuration, rendered=rendered)
 
 
 ON_KUBERNETES = Example(configuration=HOME / "rotator.yaml", rendered=HOME / "rendered")

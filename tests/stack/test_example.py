@@ -25,10 +25,11 @@ from rotator.embedded.openbao import OpenBaoServer
 from rotator.embedded.process import wait_until
 from rotator.evidence.ledger import records
 from rotator.store.sql import SQLStore
-from tests.example.documents import ON_KUBERNETES, ON_MACHINES
+from tests.example.documents import ON_KUBERNETES, ON_MACHINES, with_provided_ca
 from tests.example.led import Led
 from tests.example.matrix import Matrix
 from tests.example.scene import PATIENCE, Scene
+from tests.stack.kuma.plane import Model
 
 pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.external, pytest.mark.timeout(900)]
 
@@ -84,6 +85,23 @@ def test_everybody_reaches_what_he_may_and_nothing_else_while_the_ca_moves(
                 led.wait_done(led.begin(scene.trust_domain))
             assert () == matrix.wrong()
         print(f"{scene.standin.version}, a CA rotation: {watch.told}")  # noqa: T201 -- figures
+    assert [] == watch.wrong
+    assert watch.rounds > 1
+    assert [] == led.daemon.wrong()
+
+
+def test_in_a_mesh_with_a_provided_ca_the_same(tmp_path: Path, openbao: OpenBaoServer) -> None:
+    """The older form, of identities and of permissions: the whole matrix before, during and after a CA rotation."""
+    example = with_provided_ca(ON_MACHINES, tmp_path)
+    with Scene(example, tmp_path / "scene", version="2.14.3") as scene:
+        with Led(scene, openbao, tmp_path / "daemon", model=Model.PROVIDED) as led:
+            scene.apply()
+            matrix = scene.start()
+            wait_until(lambda: not matrix.wrong(), within=PATIENCE, what="the permissions to be in force")
+            with Watch(matrix) as watch:
+                led.wait_done(led.begin(scene.trust_domain))
+            assert () == matrix.wrong()
+        print(f"{scene.standin.version}, a CA rotation, provided: {watch.told}")  # noqa: T201 -- figures
     assert [] == watch.wrong
     assert watch.rounds > 1
     assert [] == led.daemon.wrong()
