@@ -83,6 +83,20 @@ def test_what_stands_already_is_looked_after_from_its_apply_on(world: PlatformWo
     assert [f"{said} and lets in more than was applied"] == world.drift()
 
 
+def test_law_14_who_lost_the_lease_writes_no_document(world: PlatformWorld) -> None:
+    """A change that is half done stays where it is until somebody holds the lease, however long that takes."""
+    world.applied(world.permission("ledger", "finance"))
+    world.configure(world.permission("ledger", "sales"))
+    world.apply()
+    widened = list(world.place.history)
+    world.lease.is_held = False
+    world.run(span=SETTLE + timedelta(minutes=10), tick=timedelta(seconds=30))
+    assert widened == world.place.history
+    world.lease.is_held = True
+    world.run(until=lambda: world.engine.memory.open_rotation(PLATFORM) is None)
+    assert world.there()["rotator-ledger"] == world.permission("ledger", "sales")
+
+
 def test_permissions_widen_before_routes_move_and_narrow_after(world: PlatformWorld) -> None:
     """Services first, then who is let in, then the route, then who is let in no more, removals last."""
     world.applied(world.permission("ledger", "finance"), world.route("ledger", "a"), world.service("old"))
