@@ -18,6 +18,8 @@ FILE: Final = Path(__file__).with_name("rotator.json")
 
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _WHERE: Final = 'job=~"$job",namespace=~"$namespace"'
+_ENDS: Final = "rotator_certificate_not_after_seconds{WHERE} or rotator_managed_token_not_after_seconds{WHERE}"
+_USED: Final = "rotator_certificate_lifetime_used_ratio{WHERE} or rotator_managed_token_lifetime_used_ratio{WHERE}"
 _GREEN, _YELLOW, _RED = "green", "yellow", "red"
 
 JSON = dict[str, Any]
@@ -135,13 +137,13 @@ def panels() -> list[JSON]:
         _figure(
             "Past safety line",
             "count((time() > max by (subject) (rotator_safety_line_seconds{WHERE})) "
-            "and max by (subject) (rotator_certificate_not_after_seconds{WHERE})) or vector(0)",
+            f"and max by (subject) ({_ENDS})) or vector(0)",
             at=(6, 0, 3, 4), unit="none", steps=good_is_none,
-            description="Certificates that should have been renewed already.",
+            description="Certificates and tokens that should have been renewed already.",
         ),
         _figure(
-            "Next end of life", "min(rotator_certificate_not_after_seconds{WHERE}) - time()", at=(9, 0, 3, 4), unit="s",
-            steps=_steps((None, _RED), (0, _YELLOW), (300, _GREEN)), description="Of the certificate that ends first.",
+            "Next end of life", f"min({_ENDS}) - time()", at=(9, 0, 3, 4), unit="s",
+            steps=_steps((None, _RED), (0, _YELLOW), (300, _GREEN)), description="Of what ends first.",
         ),
         _figure(
             "Last sweep",
@@ -165,7 +167,7 @@ def panels() -> list[JSON]:
         ),
         _graph(
             "Used life, the most used",
-            [_target("topk(10, max by (subject) (rotator_certificate_lifetime_used_ratio{WHERE}))", "{{subject}}")],
+            [_target(f"topk(10, max by (subject) ({_USED}))", "{{subject}}")],
             at=(0, 4, 12, 8), unit="percentunit",
             description="A saw tooth that turns at the renewal. What climbs on is not renewed.",
         ),
@@ -243,8 +245,8 @@ def panels() -> list[JSON]:
             at=(16, 26, 8, 7), unit="none", description="What became of what people should know.",
         ),
         _table(
-            "Ends first", "bottomk(25, max by (subject) (rotator_certificate_not_after_seconds{WHERE}) - time())",
-            at=(0, 33, 8, 9), unit="s", description="Managed certificates.",
+            "Ends first", f"bottomk(25, max by (subject) ({_ENDS}) - time())",
+            at=(0, 33, 8, 9), unit="s", description="Managed certificates and tokens.",
         ),
         _table(
             "Watched, ends first",

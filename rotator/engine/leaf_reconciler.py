@@ -11,12 +11,11 @@ Rules that must stay true here:
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -36,6 +35,7 @@ from rotator.core.steps import IssueLeaf, Nothing, Reason, Republish, RepublishR
 from rotator.core.trace import SERIAL, SPIFFE_ID
 from rotator.core.window import Window, renewal_window
 from rotator.engine.domains import Domains
+from rotator.engine.drift import next_look_for_drift, note_drift
 from rotator.engine.leaf_steps import LeafSteps
 from rotator.engine.limits import Limits
 from rotator.engine.locks import Locks
@@ -52,12 +52,6 @@ log = structlog.get_logger(__name__)
 
 POLL = timedelta(seconds=1)
 """How often a consumer is looked at while its proof is awaited."""
-
-
-SOONEST_DRIFT_LOOK = timedelta(seconds=10)
-LATEST_DRIFT_LOOK = timedelta(minutes=10)
-_ANY_MOMENT = datetime(2020, 1, 1, tzinfo=UTC)
-"""From which intervals are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,36 +316,20 @@ class LeafReconciler:
     def _note_drift(self, target: CertificateTarget, seen: Observation) -> None:
         """Record once what somebody else did to a publication: found here, put right by what is decided next."""
         view = self._views.get(target.name)
-        before = view.observation.publications if view is not None else (None,) * len(seen.publications)
         scribe = Scribe(
             clock=self._clock,
             subject=target.name,
             rotation=self._memory.open_rotation(target.name),
             spiffe_id=target.certificate.identity,
         )
-        events: list[Event] = []
-        # A reload may have given the certificate other targets.
-        for was, held in zip(before if len(before) == len(seen.publications) else (), seen.publications, strict=False):
-            found = drift_of(was, held)
-            if found is None:
-                continue
-            known = held or was
-            event = scribe.event(
-                EventType.DRIFTED,
-                result="found",
-                reason=found,
-                old=was.leaf if was is not None else None,
-                new=held.leaf if held is not None else None,
-                corroboration=Corroboration(kubernetes=written_by(held)),
-                detail={"target": known.target, "publication": known.number} if known is not None else {},
-            )
-            identity = f"drifted:{state_of(known)}:{found}"
-            # The same state is found at every look until it is put right, and is one effect.
-            events.append(replace(event, id=uuid.uuid5(uuid.NAMESPACE_URL, identity).hex))
-        if events:
-            self._recorder.write((), events, safety_line=self._safety_line(target, newest(seen)))
-            for event in events:
-                log.warning(LogEvent.DRIFT_FOUND, subject=target.name, reason=event.reason, **event.detail)
+        note_drift(
+            self._recorder,
+            scribe,
+            view.observation.publications if view is not None else (None,) * len(seen.publications),
+            seen.publications,
+            detail={},
+            safety_line=self._safety_line(target, newest(seen)),
+        )
 
     def _safety_line(self, target: CertificateTarget, publication: Publication | None) -> datetime | None:
         """Return the moment past which an expiry beats bookkeeping; None without a leaf to lose."""
@@ -514,45 +492,8 @@ class LeafReconciler:
 
 
 def next_drift_look(target: CertificateTarget, now: datetime) -> datetime:
-    """
-    Return when *target* is looked at again though nothing is due: somebody else may have changed it.
-
-    A twentieth of the lifetime apart, within bounds, each certificate at its own moment of that interval, which hashing
-    its identity chooses: ten thousand are spread evenly from the first interval on, after every restart alike (law 20).
-    """
+    """Return when *target* is looked at again though nothing is due: somebody else may have changed it."""
     return next_look_for_drift(target.certificate.identity, target.certificate.lifetime, now)
-
-
-def next_look_for_drift(identity: str, lifetime: timedelta, now: datetime) -> datetime:
-    """Return when what lives for *lifetime* is looked at again though nothing is due, as `next_drift_look` says."""
-    every = min(max(lifetime / 20, SOONEST_DRIFT_LOOK), LATEST_DRIFT_LOOK)
-    drawn = int.from_bytes(hashlib.sha256(f"drift:{identity}".encode()).digest()[:8], "big")
-    # Durations are whole microseconds: a moment that has come is not found again.
-    phase = timedelta(microseconds=drawn % (every // timedelta(microseconds=1)))
-    return now + every - (now - _ANY_MOMENT - phase) % every
-
-
-def drift_of(was: Publication | None, held: Publication | None) -> str | None:
-    """Return what somebody else did between two looks, in words; None if nothing, or if that cannot be known."""
-    if held is None:
-        return "it is not there any more" if was is not None else None
-    return "; ".join(each for each in (held.problem, held.drift) if each) or None
-
-
-def state_of(publication: Publication | None) -> str:
-    """Return what tells one state of one place from every other."""
-    if publication is None:
-        return ""
-    held = publication.leaf or publication.token
-    content = held.sha256 if held is not None else ""
-    return f"{publication.target}:{publication.number}:{publication.revision or content}"
-
-
-def written_by(held: Publication | None) -> str | None:
-    """Return what an API server says of who wrote there last."""
-    if held is None or held.revision is None:
-        return None
-    return "; ".join((f"resourceVersion {held.revision}", *held.writers[:3]))
 
 
 def _trigger(reasons: tuple[Reason, ...], cause: Rotation | None, *, was_published: bool) -> Trigger:

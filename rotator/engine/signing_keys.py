@@ -24,7 +24,8 @@ from rotator.core.foreseen_tokens import goes_on_by
 from rotator.core.model import IntentKind, SigningKey, SubjectKind, SubjectName
 from rotator.core.steps import AddSigningKey, RemoveSigningKey, TrustSigningKey, Wait
 from rotator.core.tokens import KeyRotation, decide_signing_key
-from rotator.engine.leaf_reconciler import POLL, Look, next_look_for_drift
+from rotator.engine.drift import next_look_for_drift
+from rotator.engine.leaf_reconciler import POLL, Look
 from rotator.engine.locks import Locks
 from rotator.engine.recorder import Recorder, Scribe
 from rotator.engine.targets import Fleet, SigningKeyTarget, TokenTarget

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from rotator.core.event import Corroboration, Event, EventType, Trigger
+from rotator.core.event import Corroboration, EventType, Trigger
 from rotator.core.model import (
     AskedFor,
     IntentKind,
@@ -35,7 +35,8 @@ from rotator.core.model import (
 from rotator.core.steps import IssueToken, Nothing, Reason, RepublishToken, Wait
 from rotator.core.tokens import decide_token, holds_token, token_identity, token_verdict, token_window
 from rotator.core.window import Window
-from rotator.engine.leaf_reconciler import POLL, Look, drift_of, next_look_for_drift, state_of, written_by
+from rotator.engine.drift import next_look_for_drift, note_drift
+from rotator.engine.leaf_reconciler import POLL, Look
 from rotator.engine.limits import Limits
 from rotator.engine.locks import Locks
 from rotator.engine.recorder import Recorder
@@ -135,7 +136,6 @@ class TokenReconciler:
         publications = tuple(store.read() for store in target.stores)
         listed, problem = self._listed(target)
         seen = Observation(publications=publications)
-        self._note_drift(target, seen)
         keys = self._key_want(target.keys)
         rotation = self._memory.open_rotation(target.name)
         want = TokenWant(
@@ -143,6 +143,7 @@ class TokenReconciler:
         )
         now = self._clock.now()
         best = token_verdict(want, seen, target.policy, now)
+        self._note_drift(target, seen, best.safety_line)
         if best.publication is not None and best.publication.token is not None:
             seen = replace(seen, revoked=listed is not None and best.publication.token.id in listed)
         on_list = frozenset(self._revoked(target))
@@ -296,35 +297,17 @@ class TokenReconciler:
         identity = uuid.uuid5(uuid.NAMESPACE_URL, f"missed:{publication.token.sha256}:{missed.result}").hex
         self._recorder.write((), [replace(missed, id=identity)], safety_line=line)
 
-    def _note_drift(self, target: TokenTarget, seen: Observation) -> None:
+    def _note_drift(self, target: TokenTarget, seen: Observation, line: datetime | None) -> None:
         """Record once what somebody else did to a publication: found here, put right by what is decided next."""
         view = self._views.get(target.name)
-        before = view.observation.publications if view is not None else (None,) * len(seen.publications)
-        scribe = self._steps.scribe(target, self._memory.open_rotation(target.name))
-        events: list[Event] = []
-        for was, held in zip(before if len(before) == len(seen.publications) else (), seen.publications, strict=False):
-            found = drift_of(was, held)
-            if found is None:
-                continue
-            known = held or was
-            event = scribe.event(
-                EventType.DRIFTED,
-                result="found",
-                reason=found,
-                old=was.token if was is not None else None,
-                new=held.token if held is not None else None,
-                corroboration=Corroboration(kubernetes=written_by(held)),
-                detail={
-                    "token_kind": target.token.grant.kind.value,
-                    "target": known.target if known is not None else "",
-                },
-            )
-            identity = f"drifted:{state_of(known)}:{found}"
-            events.append(replace(event, id=uuid.uuid5(uuid.NAMESPACE_URL, identity).hex))
-        if events:
-            self._recorder.write((), events)
-            for event in events:
-                log.warning(LogEvent.DRIFT_FOUND, subject=target.name, reason=event.reason)
+        note_drift(
+            self._recorder,
+            self._steps.scribe(target, self._memory.open_rotation(target.name)),
+            view.observation.publications if view is not None else (None,) * len(seen.publications),
+            seen.publications,
+            detail={"token_kind": target.token.grant.kind.value},
+            safety_line=line,
+        )
 
     # --- settling ---------------------------------------------------------------------------------------------------
 

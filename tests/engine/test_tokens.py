@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from rotator.adapters.directory import TokenDirectory
 from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import EventType, Trigger
 from rotator.core.model import Serial, SubjectKind
 from rotator.errors import Denied, Unavailable
-from rotator.ports import Hold, RotationState
+from rotator.ports import Hold, RotationState, Stamp
 from tests.engine.token_world import KEYS, WEB, FaultyKeys, TokenWorld
 from tests.fakes.faults import Crash, Faults
 from tests.fakes.kuma.timings import Timings
@@ -312,6 +313,30 @@ MATRIX = [
         if (job, fault) != ("token", "crash after")
     ),
 ]
+
+
+def test_law_14_what_somebody_published_since_the_look_is_not_overwritten(new_world: NewWorld) -> None:
+    """A process that goes on late, with what it decided before, leaves the newer publication where it is."""
+    world, theirs = new_world(), list[str]()
+    stamp = Stamp(
+        subject=WEB, rotation_id="theirs", leaf_published_at=world.clock.now(), bundle_published_at=world.clock.now()
+    )
+
+    def publish(call: str) -> None:
+        if call == "issue" and not theirs:
+            said = {"mesh": world.mesh, "name": "web", "validFor": "1h"}
+            theirs.append(world.standin.tokens.issue("dataplane", said))
+            place = TokenDirectory(world.places[0])
+            held = place.read()
+            assert held is not None
+            place.put_token(theirs[0], expected=held.number, stamp=stamp)
+
+    world.faults.after = publish
+    world.ask(WEB, SubjectKind.TOKEN)
+    world.run(until=lambda: bool(theirs), span=timedelta(minutes=5))
+    assert theirs == [world.text(0)]
+    world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+    assert [] == world.wrong()
 
 
 @pytest.mark.parametrize("job", JOBS)

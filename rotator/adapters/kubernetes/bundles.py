@@ -17,7 +17,7 @@ from rotator.adapters.kubernetes.notes import Dress, Note, changed
 from rotator.adapters.kubernetes.place import Content, Kind, Place
 from rotator.cluster.objects import JSON, ObjectAPI
 from rotator.core.model import Publication, SubjectName
-from rotator.errors import Conflict, Rejected
+from rotator.errors import Rejected
 from rotator.pki.certificates import Material
 from rotator.pki.published import BUNDLE, published_bundle
 from rotator.ports import Clock, Stamp
@@ -77,11 +77,7 @@ class BundleStore:
             noted={self._key: material.bundle_pem},
             serial=None,
         )
-        seen = self._place.write(content, stamp, expected=expected)
-        wrong = seen.problem or seen.drift
-        if wrong is not None or material.bundle != seen.bundle:
-            raise Conflict(f"{self._place.title} was stored otherwise than written: {wrong or 'another bundle'}")
-        return seen
+        return self._place.put(content, stamp, expected=expected, holds=lambda seen: material.bundle == seen.bundle)
 
     def forget(self, *, keep: frozenset[int]) -> None:
         """Do nothing: of a bundle nothing is kept beside it."""

@@ -210,6 +210,31 @@ class Place:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
+    def put(
+        self,
+        content: Content,
+        stamp: Stamp,
+        *,
+        expected: int,
+        holds: Callable[[Publication], bool],
+        first: Callable[[JSON], None] = lambda _: None,
+    ) -> Publication:
+        """
+        As `write`, compared with what the server says it stored: whole, and such that it *holds* what was given.
+
+        Raises:
+            Conflict: As `write`, or if what is stored is something else.
+
+        """
+        seen = self.write(content, stamp, expected=expected, first=first)
+        wrong = seen.problem or seen.drift
+        if wrong is not None or not holds(seen):
+            raise Conflict(
+                f"{self.title} was stored otherwise than written, by admission or by somebody else: "
+                f"{wrong or 'it holds something else'}"
+            )
+        return seen
+
     def write(
         self, content: Content, stamp: Stamp, *, expected: int, first: Callable[[JSON], None] = lambda _: None
     ) -> Publication:

@@ -136,14 +136,13 @@ class SecretStore:
         parts = {**noted, KEY: material.key_pem}
         fields = {"type": _KIND.type, "data": {key: _coded(part) for key, part in parts.items()}}
         content = Content(fields=fields, noted=noted, serial=material.leaf.serial)
-        seen = self._place.write(content, stamp, expected=expected, first=self._previous.keep)
-        wrong = seen.problem or seen.drift
-        if wrong is not None or (material.leaf, material.bundle) != (seen.leaf, seen.bundle):
-            raise Conflict(
-                f"{self._place.title} was stored otherwise than written, by admission or by somebody else: "
-                f"{wrong or 'other certificates'}"
-            )
-        return seen
+        return self._place.put(
+            content,
+            stamp,
+            expected=expected,
+            holds=lambda seen: (material.leaf, material.bundle) == (seen.leaf, seen.bundle),
+            first=self._previous.keep,
+        )
 
     def forget(self, *, keep: frozenset[int]) -> None:
         """Remove the copy of the publication before, unless *keep* names it and it is not the current one."""

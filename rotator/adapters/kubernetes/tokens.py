@@ -19,7 +19,7 @@ from rotator.adapters.kubernetes.notes import Dress, Note, changed
 from rotator.adapters.kubernetes.place import Content, Kind, Place
 from rotator.cluster.objects import JSON, ObjectAPI
 from rotator.core.model import Publication, SubjectName
-from rotator.errors import Conflict, Rejected
+from rotator.errors import Rejected
 from rotator.pki.token import TOKEN, parse_token
 from rotator.ports import Clock, Stamp
 
@@ -83,11 +83,7 @@ class TokenSecret:
             noted={TOKEN: text.encode("ascii")},
             serial=wanted.id,
         )
-        seen = self._place.write(content, stamp, expected=expected)
-        wrong = seen.problem or seen.drift
-        if wrong is not None or seen.token != wanted:
-            raise Conflict(f"{self._place.title} was stored otherwise than written: {wrong or 'another token'}")
-        return seen
+        return self._place.put(content, stamp, expected=expected, holds=lambda seen: wanted == seen.token)
 
     def forget(self, *, keep: frozenset[int]) -> None:
         """Do nothing: of a token nothing is kept beside it."""
