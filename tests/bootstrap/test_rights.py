@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 from rotator.adapters.kubernetes.rolling_rights import rolling_rights
 from rotator.adapters.kubernetes.workloads import Kind, WorkloadPlace
 from rotator.bootstrap import rights
-from rotator.bootstrap.rights import Lent, cluster_rights, mesh_rights, rights_objects
+from rotator.bootstrap.rights import Lent, cluster_rights, mesh_rights, only_mesh, rights_objects
 from rotator.cli import app
 from rotator.cluster.rbac import Account, confinement
 from rotator.cluster.rights import rule as rule_of
 from rotator.errors import ConfigError
-from rotator.settings import Settings
+from rotator.settings import Settings, load
+from tests.settings.test_tokens import written as with_tokens
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 ACCOUNT = Account(namespace="rotator")
@@ -238,3 +239,33 @@ def test_a_platform_takes_its_own_kinds_and_no_other_name() -> None:
     ]
     for resource in written:
         assert any(resource in each and "request.name.matches('^(rotator-" in each for each in expressions), resource
+
+
+def test_lists_and_keys_are_named_for_the_cluster_of_their_control_plane(tmp_path: Path) -> None:
+    """For a mesh elsewhere too: its lists and the row of its keys, and no Secret that tokens are published to here."""
+    plane = '{url: "https://kuma.example:5682", kubernetes: {kubeconfig_file: /etc/elsewhere, namespace: kuma}}'
+    settings = load(
+        with_tokens(
+            tmp_path,
+            ('{url: "https://kuma.example:5682"}', plane),
+            ("{directory: /etc/kuma/web}", "{kubernetes_secret: {namespace: apps, name: web}}"),
+            ("others_live: 30d}", "others_live: 30d, first_serial: 9}"),
+            ("signing_keys:\n", "cluster: {namespace: rotator}\nsigning_keys:\n"),
+        )
+    )
+    found = {
+        (namespace, verb, name)
+        for namespace, rule in _roles(rights_objects(only_mesh(settings, "mesh"), ACCOUNT))
+        if "secrets" in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", ())
+    }
+    assert {"kuma"} == {namespace for namespace, _, _ in found}
+    lists = {"dataplane-token-revocations-airflow", "zone-token-revocations"}
+    assert {(each, verb) for each in lists for verb in ("get", "update", "delete")} <= {(n, v) for _, v, n in found}
+    keys = {name for _, _, name in found if "signing-key" in name}
+    assert {f"dataplane-token-signing-key-airflow-{serial}" for serial in range(9, 9 + 64)} == keys
+    assert set() == {verb for _, verb, name in found if name in keys} - {"get", "delete"}
+    here = rights_objects(settings, ACCOUNT)
+    assert "dataplane-token-revocations-airflow" not in json.dumps(here)
+    assert "web" in {name for _, rule in _roles(here) for name in rule.get("resourceNames", ())}

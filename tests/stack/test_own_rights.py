@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from rotator.adapters.kuma.cluster_secrets import ClusterShelves
+from rotator.adapters.kuma.api import ControlPlaneAPI
 from rotator.adapters.kuma.documents import PLURALS
 from rotator.adapters.kuma.kubernetes import KubernetesSecrets
 from rotator.adapters.kuma.manifests import manifests
 from rotator.adapters.kuma.rights import platform_rights, rbac_rules
+from rotator.adapters.kuma.token_secrets import Shelves
+from rotator.bootstrap import Sessions
+from rotator.bootstrap.meshes import endpoint_of
 from rotator.bootstrap.rights import rights_objects, token_secrets_of
+from rotator.bootstrap.tokens import shelves_of, signing_key_targets
 from rotator.clock import SystemClock
 from rotator.cluster.objects import ClusterAccess, ObjectAPI
 from rotator.cluster.own_rights import missing_rights
@@ -21,6 +25,7 @@ from rotator.cluster.rbac import Account, role_objects
 from rotator.cluster.rights import Confined, Rights, rule
 from rotator.doctor.findings import Finding, Grade
 from rotator.doctor.platform import platform_findings
+from rotator.doctor.tokens import token_findings
 from rotator.embedded.process import wait_until
 from rotator.errors import Denied, Rejected
 from rotator.settings import Settings, load
@@ -122,27 +127,40 @@ def test_what_config_rbac_prints_lets_tokens_be_revoked_and_keys_be_rotated(
     cluster: Cluster, access: ClusterAccess, tmp_path: Path
 ) -> None:
     """The policies of a mesh and of the rest do not shut out each other's Secrets."""
-    namespace, kubeconfig = access.namespace, access.kubeconfig_file
-    reached = f"{{namespace: {namespace}, kubeconfig_file: {kubeconfig}}}"
-    plane = f'{{url: "https://kuma.example:5682", kubernetes: {reached}}}'
+    namespace = access.namespace
+    reached = f"{{namespace: {namespace}, kubeconfig_file: {access.kubeconfig_file}}}"
+    plane = f'{{url: "https://127.0.0.1:1", kubernetes: {reached}}}'
     settings = load(with_tokens(tmp_path, ('{url: "https://kuma.example:5682"}', plane)))
-    for each in rights_objects(settings, Account(namespace=namespace)):
-        cluster.apply(each)
     mesh = settings.trust_domains["mesh"].mesh
     assert mesh is not None
-    assert () == _missing(access, token_secrets_of(settings, "mesh", mesh))
+    lacking = f"its account in the cluster may not get secrets {namespace}/dataplane-token-revocations-airflow"
+    assert (lacking, "rotator config rbac | kubectl apply -f -") in _said_of_tokens(settings)
 
+    for each in rights_objects(settings, Account(namespace=namespace)):
+        cluster.apply(each)
+
+    wanted = token_secrets_of(settings, "mesh", mesh)
+    wait_until(lambda: () == _missing(access, wanted), within=timedelta(seconds=60), what="the rights to be in force")
+    assert ("its account has every right in the cluster", "") in _said_of_tokens(settings)
+    shelves = shelves_of(mesh, ControlPlaneAPI(endpoint_of(mesh)))
+    wait_until(lambda: _is_refused(shelves), within=timedelta(seconds=60), what="the policy to be in force")
+    shelves.everywhere().write("dataplane-token-revocations-airflow", b"one", seen=None)
+    shelves.everywhere().write("zone-token-revocations", b"one", seen=None)
+    (keys,) = signing_key_targets(settings).values()
+    keys.keys.add(7)
+    assert [7] == [each.serial for each in keys.keys.held()]
     with contextlib.closing(ObjectAPI(access)) as api:
-        shelves = ClusterShelves(lambda: api, namespace=namespace)
-        wait_until(lambda: _is_refused(shelves), within=timedelta(seconds=60), what="the policy to be in force")
-        shelves.everywhere().write("dataplane-token-revocations-airflow", b"one", seen=None)
-        shelves.everywhere().write("zone-token-revocations", b"one", seen=None)
-        shelves.of_mesh("airflow").write("dataplane-token-signing-key-airflow-7", b"key", seen=None)
         secrets = KubernetesSecrets(api, mesh="airflow", namespace=namespace, clock=SystemClock())
         assert b"a CA" == secrets.read(secrets.create("cert-one", b"a CA"))
 
 
-def _is_refused(shelves: ClusterShelves) -> bool:
+def _said_of_tokens(settings: Settings) -> list[tuple[str, str]]:
+    """Return what the doctor says of tokens, and the mends."""
+    with contextlib.closing(Sessions(SystemClock(), 1, {})) as sessions:
+        return [(each.what, each.mend) for each in token_findings(settings, sessions, SystemClock())]
+
+
+def _is_refused(shelves: Shelves) -> bool:
     """Return whether a Secret of a mesh under a name that is a GlobalSecret's cannot be made."""
     try:
         shelves.of_mesh("airflow").write("zone-token-revocations", b"one", seen=None)
