@@ -271,7 +271,7 @@ def test_silence_has_an_end() -> None:
     over = threading.Event()
 
     def silent(_request: Request) -> tuple[int, bytes]:
-        over.wait(10)
+        over.wait(60)
         return 200, b"{}"
 
     with Scripted(silent) as server:

@@ -260,7 +260,7 @@ def admin_answering(content: bytes, status: int = 200) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(60)
 
 
 def tls_context(serial: str, ends: str, *, trusts: tuple[str, ...] = (), uri: str = CLIENT) -> dict[str, object]:

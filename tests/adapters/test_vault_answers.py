@@ -284,7 +284,7 @@ def test_law_06_an_expired_corporate_issuer_does_not_sign(openbao: OpenBaoServer
     domain = unfit(openbao, tmp_path, "corp-expired", timedelta(seconds=2))
     clock = SystemClock()
     ends = clock.now() + timedelta(seconds=3)
-    wait_until(lambda: clock.now() > ends, within=timedelta(seconds=10), what="the corporate issuer to end")
+    wait_until(lambda: clock.now() > ends, within=timedelta(seconds=60), what="the corporate issuer to end")
 
     with domain.session() as session:
         refused(domain.authorities(session), domain, "law 6.*ended")

@@ -111,7 +111,7 @@ def test_a_token_that_cannot_be_renewed_further_is_replaced(
             look(session, domain)
             return proxy.faults.calls.count(LOGIN) >= 2
 
-        wait_until(has_logged_in_twice, within=timedelta(seconds=20), what="a second login")
+        wait_until(has_logged_in_twice, within=timedelta(seconds=60), what="a second login")
 
     assert proxy.faults.calls.count(RENEW) >= 1
     assert 0 == proxy.faults.calls.count(LOOKUP)

@@ -68,7 +68,7 @@ def server(path: Path, operations: FakeOperations) -> Iterator[ControlServer]:
 
 @pytest.fixture
 def client(path: Path) -> ControlClient:
-    return ControlClient(path, timeout=timedelta(seconds=10))
+    return ControlClient(path, timeout=timedelta(seconds=60))
 
 
 def raw(path: Path, *chunks: bytes, end: bool = False) -> dict[str, object]:
@@ -202,7 +202,7 @@ def ask_as(uid: int, gid: int, path: Path, *, emergency: bool = False) -> list[s
             os.setgroups([])
             os.setgid(gid)
             os.setuid(uid)
-            client = ControlClient(path, timeout=timedelta(seconds=20))
+            client = ControlClient(path, timeout=timedelta(seconds=60))
             said += f"{client.status()['ledger']['size']}\n"
             client.rotate(RotateRequest(subjects=(WEB,), reason="r", emergency=emergency))
             said += "done"
@@ -336,7 +336,7 @@ def test_a_slow_caller_keeps_nobody_waiting(path: Path, client: ControlClient) -
     slow = threading.Thread(target=lambda: answers.append(message(raw(path, b'{"operation":'))))
     slow.start()
     assert 0 == client.status()["ledger"]["size"]
-    slow.join(10)
+    slow.join(60)
     assert ["the request was not understood: no whole line came in time"] == answers
 
 
@@ -361,7 +361,7 @@ def test_more_callers_than_served_hear_that_it_is_busy(
         client.resume("web")
     operations.hold.set()
     for thread in waiting:
-        thread.join(10)
+        thread.join(60)
     until(lambda: is_served(path))
     assert ["web"] == [order for order, _ in operations.asked]
 
@@ -369,7 +369,7 @@ def test_more_callers_than_served_hear_that_it_is_busy(
 def is_served(path: Path) -> bool:
     """Return whether a caller is answered: a connection is free again only after its answer was sent."""
     try:
-        ControlClient(path, timeout=timedelta(seconds=10)).resume("web")
+        ControlClient(path, timeout=timedelta(seconds=60)).resume("web")
     except Unavailable:
         return False
     return True

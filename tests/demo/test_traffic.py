@@ -187,11 +187,11 @@ def test_the_process_ends_by_term_with_every_request_counted(tmp_path: Path) -> 
         process = subprocess.Popen([*command, "--out", str(out)])
         try:
             wait_until(
-                lambda: out.exists() and out.stat().st_size > 0, within=timedelta(seconds=20), what="the first line"
+                lambda: out.exists() and out.stat().st_size > 0, within=timedelta(seconds=60), what="the first line"
             )
             process.send_signal(signal.SIGTERM)
-            assert 0 == process.wait(timeout=10)
+            assert 0 == process.wait(timeout=60)
         finally:
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=60)
     assert any(isinstance(line, Bucket) for line in TrafficLog(out).news())

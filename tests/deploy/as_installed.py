@@ -75,7 +75,7 @@ class AsInstalled:
     def status(self) -> Mapping[str, Any] | None:
         """Return the daemon's status, None if it does not answer."""
         with contextlib.suppress(RotatorError):
-            return ControlClient(self.place / "run" / "control.sock", timeout=timedelta(seconds=10)).status()
+            return ControlClient(self.place / "run" / "control.sock", timeout=timedelta(seconds=60)).status()
         return None
 
     def settled(self) -> bool:

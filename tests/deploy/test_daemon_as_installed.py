@@ -416,7 +416,7 @@ def test_everything_else_is_forbidden(running: AsInstalled, tried: Tried) -> Non
             **({"Content-Type": "application/merge-patch+json"} if tried.patch else {}),
         },
         verify=str(running.cluster.ca_file),
-        timeout=20,
+        timeout=60,
     )
 
     assert answer.status_code in tried.status, answer.text
@@ -432,7 +432,7 @@ def test_it_cannot_be_somebody_else(running: AsInstalled, header: str, whom: str
         f"{running.cluster.url}/api/v1/namespaces",
         headers={"Authorization": f"Bearer {running.token}", **user},
         verify=str(running.cluster.ca_file),
-        timeout=20,
+        timeout=60,
     )
 
     assert HTTPStatus.FORBIDDEN == answer.status_code

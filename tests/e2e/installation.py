@@ -123,7 +123,7 @@ class DaemonInstallation:
 
     def client(self) -> ControlClient:
         """Return a client of the daemon's socket."""
-        return ControlClient(self.socket, timeout=timedelta(seconds=10))
+        return ControlClient(self.socket, timeout=timedelta(seconds=60))
 
     def status(self) -> Mapping[str, Any] | None:
         """Return the daemon's status, None if it does not answer."""

@@ -124,5 +124,5 @@ def test_a_killed_parent_takes_its_server_along(tmp_path: Path) -> None:
             )
         finally:
             os.kill(process.pid, signal.SIGKILL)
-            process.wait(20)
+            process.wait(60)
     wait_until(lambda: not exists(pid), within=SOON, what="the orphan to be killed")

@@ -75,7 +75,7 @@ class FakeOperations:
         """Return what the test put into `shown`."""
         if self.hold is not None:
             self.held.append(threading.current_thread().name)
-            self.hold.wait(10)
+            self.hold.wait(60)
         return self.shown
 
     def plan(self, horizon: timedelta) -> Sequence[Mapping[str, Any]]:

@@ -52,9 +52,9 @@ def together(store: SQLStore, work: Callable[[int], None]) -> Iterator[list[Futu
 
     with ThreadPoolExecutor(WRITERS + 1) as pool:
         held = pool.submit(first)
-        wait_until(store._commits._turn.locked, within=timedelta(seconds=10), what="the first writer")
+        wait_until(store._commits._turn.locked, within=timedelta(seconds=60), what="the first writer")
         others = [pool.submit(work, number) for number in range(1, WRITERS + 1)]
-        wait_until(lambda: store._commits._waiting == WRITERS, within=timedelta(seconds=10), what="the others")
+        wait_until(lambda: store._commits._waiting == WRITERS, within=timedelta(seconds=60), what="the others")
         go.set()
         held.result(30)
         yield others

@@ -178,7 +178,7 @@ def test_a_lost_database_is_a_journal_error_and_comes_back(tmp_path: Path) -> No
             with pytest.raises(JournalError, match="cannot read"):
                 store.size()
             server.start()
-            wait_until(lambda: _size(store) == 1, within=timedelta(seconds=20), what="the store to answer again")
+            wait_until(lambda: _size(store) == 1, within=timedelta(seconds=60), what="the store to answer again")
             append(store, 2)
             assert [0, 1] == [record.seq for record in records(store)]
 

@@ -63,8 +63,8 @@ def test_law_14_a_second_daemon_on_one_store_is_refused_and_told_why(url: str) -
             lease.acquire()
         assert not lease.held()
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        wait_until(lambda: takes(lease), within=timedelta(seconds=10), what="the lease of a dead process")
+        process.wait(60)
+        wait_until(lambda: takes(lease), within=timedelta(seconds=60), what="the lease of a dead process")
     assert lease.held()
     lease.release()
 

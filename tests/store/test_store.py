@@ -248,7 +248,7 @@ def test_a_reader_is_not_stopped_by_a_writer(store: SQLStore) -> None:
     with store.transaction() as transaction:
         transaction.append(event(1))
         with ThreadPoolExecutor(max_workers=1) as pool:
-            assert pool.submit(store.size).result(timeout=10) == 1
+            assert pool.submit(store.size).result(timeout=60) == 1
 
 
 def test_an_event_with_an_id_counts_once(store: SQLStore) -> None:
