@@ -19,6 +19,7 @@ from rotator.platform.changes import ChangeKind
 from rotator.platform.documents import PLATFORM
 from rotator.platform.drift import Drift, DriftKind
 from rotator.platform.model import OnDrift
+from rotator.platform.resources import ENVIRONMENT
 from rotator.ports import RotationState
 from tests.engine.platform_world import ALICE, BOB, LOOK_EVERY, OURS, SETTLE, PlatformWorld
 from tests.fakes.faults import Crash, Faults
@@ -255,6 +256,20 @@ def test_a_change_is_undone(world: PlatformWorld) -> None:
     world.undo(opened["id"])
     world.run(until=lambda: world.engine.memory.open_rotation(PLATFORM) is None)
     assert {"rotator-ledger": world.permission("ledger", "sales")} == world.there()
+
+
+def test_an_undo_restores_exactly_what_was_there(world: PlatformWorld) -> None:
+    """Every label and every field of what was there, whatever a document says of its environment and its owner."""
+    labels = {**OURS, ENVIRONMENT: "production", "team.example/owner": "finance"}
+    before = replace(world.permission("ledger", "finance"), labels=labels)
+    world.applied(before)
+    change = world.applied(world.permission("ledger", "sales"))
+    assert {"rotator-ledger": OURS} == {name: dict(each.labels) for name, each in world.there().items()}
+    world.undo(change)
+    world.run(until=lambda: world.engine.memory.open_rotation(PLATFORM) is None)
+    assert {"rotator-ledger": (labels, before.spec)} == {
+        name: (dict(each.labels), each.spec) for name, each in world.there().items()
+    }
 
 
 def test_what_was_changed_since_is_not_undone_by_accident(world: PlatformWorld) -> None:
