@@ -8,7 +8,8 @@ Rules that must stay true here:
   consumers had time to read the new one, and only if it lives on (law 18).
 - A revocation list is looked at each time: what somebody else revoked is replaced at once, what somebody took off again
   is put back, and what has ended leaves the list, so that it stays as short as the tokens are.
-- No revocation, and no list that cannot be read, ever keeps a renewal waiting.
+- No revocation, and no list that cannot be read, ever keeps a renewal waiting; past the safety line no record does, of
+  whatever was left behind either (law 12).
 """
 
 from __future__ import annotations
@@ -147,8 +148,9 @@ class TokenReconciler:
         if best.publication is not None and best.publication.token is not None:
             seen = replace(seen, revoked=listed is not None and best.publication.token.id in listed)
         on_list = frozenset(self._revoked(target))
-        problem = problem or self._account(target, seen, rotation)
-        problem = problem or self._keep_lists(target, seen, listed, on_list)
+        line = best.safety_line
+        problem = problem or self._account(target, seen, rotation, line)
+        problem = problem or self._keep_lists(target, seen, listed, on_list, line)
         rotation = self._memory.open_rotation(target.name)
         want = replace(want, asked=self._asked(rotation, seen))
         hold = self._memory.hold(target.name)
@@ -188,6 +190,8 @@ class TokenReconciler:
                 self._limits.issued(target.name)
                 return self._again(target, problem)
             case RepublishToken():
+                # Seen first: while a place cannot be written, people hear which.
+                self._saw(target, seen, Look(at=now + POLL, deadline=line), problem)
                 if best.publication is not None:
                     with self._recorder.tracing.step(decision, target.name, rotation):
                         self._steps.republish(
@@ -218,8 +222,13 @@ class TokenReconciler:
         now = self._clock.now()
         # Before the rotation is closed: whoever sees it closed must see the new token too.
         look = self._saw(target, seen, Look(at=now + POLL), problem)
-        self._account(target, seen, self._memory.open_rotation(target.name))
+        self._account(target, seen, self._memory.open_rotation(target.name), self._line(target.name))
         return look
+
+    def _line(self, name: SubjectName) -> datetime | None:
+        """Return the safety line of the token that was last seen published; None without one to lose."""
+        view = self.view(name)
+        return view.window.safety_line if view is not None and view.window is not None else None
 
     def _saw(self, target: TokenTarget, seen: Observation, look: Look, problem: str) -> Look:
         """Keep what was seen for status, alerts and signing keys."""
@@ -311,7 +320,7 @@ class TokenReconciler:
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
-    def _account(self, target: TokenTarget, seen: Observation, rotation: Rotation | None) -> str:
+    def _account(self, target: TokenTarget, seen: Observation, rotation: Rotation | None, line: datetime | None) -> str:
         """
         Account for every order of *target* that is not what is published, and close a rotation that is proven.
 
@@ -320,28 +329,30 @@ class TokenReconciler:
         good = [each for each in seen.publications if each is not None and each.token is not None and not each.problem]
         published = {each.token.id for each in good if each.token is not None}
         for each in good:
-            self._adopt(target, each, rotation)
+            self._adopt(target, each, rotation, line)
         orphans: list[Issuance] = []
         for order in self._memory.orders(target.name):
             if order.state is IssuanceState.ASKED:
-                self._steps.lose(target, order, rotation)
+                self._steps.lose(target, order, rotation, safety_line=line)
             elif order.state is IssuanceState.ISSUED and order.serial not in published:
                 orphans.append(order)
         problem = ""
         try:
             if orphans:
-                self._end(target, orphans, rotation)
+                self._end(target, orphans, rotation, line)
         except AdapterError as error:
             log.warning(LogEvent.STEP_FAILED, subject=target.name, error=str(error))
             problem = str(error)
         whole = len(good) == len(seen.publications) and len(published) == 1
         if whole and rotation is not None and good[0].rotation_id == rotation.id:
-            self._complete(target, good[0], rotation)
+            self._complete(target, good[0], rotation, line)
             for store, held in zip(target.stores, seen.publications, strict=True):
                 self._clear(target, store, held)
         return problem
 
-    def _complete(self, target: TokenTarget, publication: Publication, rotation: Rotation) -> None:
+    def _complete(
+        self, target: TokenTarget, publication: Publication, rotation: Rotation, line: datetime | None
+    ) -> None:
         scribe = self._steps.scribe(target, rotation)
         detail: dict[str, str | int | bool] = {"token_kind": target.token.grant.kind.value}
         places = tuple(store.target for store in target.stores)
@@ -356,6 +367,7 @@ class TokenReconciler:
                 ),
                 scribe.event(EventType.COMPLETED, new=publication.token, detail=detail),
             ],
+            safety_line=line,
         )
         log.info(LogEvent.ROTATION_FINISHED, subject=target.name, rotation_id=rotation.id)
 
@@ -369,7 +381,9 @@ class TokenReconciler:
         except AdapterError as error:
             log.warning(LogEvent.STEP_FAILED, subject=target.name, error=str(error))
 
-    def _adopt(self, target: TokenTarget, publication: Publication, rotation: Rotation | None) -> None:
+    def _adopt(
+        self, target: TokenTarget, publication: Publication, rotation: Rotation | None, line: datetime | None
+    ) -> None:
         """Record a publication whose own record a crash swallowed, or that the journal has never heard of."""
         token = publication.token
         if token is None:
@@ -402,7 +416,7 @@ class TokenReconciler:
             serial=token.id,
             not_after=token.not_after,
         )
-        self._recorder.write([row], events)
+        self._recorder.write([row], events, safety_line=line)
 
     # --- revocation -------------------------------------------------------------------------------------------------
 
@@ -424,17 +438,25 @@ class TokenReconciler:
             self._on_list[target.name] = known
         return known
 
-    def _end(self, target: TokenTarget, orders: list[Issuance], rotation: Rotation | None) -> None:
+    def _end(
+        self, target: TokenTarget, orders: list[Issuance], rotation: Rotation | None, line: datetime | None
+    ) -> None:
         """Revoke what lives on and let the rest lapse."""
         now = self._clock.now()
         lives = [each for each in orders if each.not_after is None or each.not_after > now]
         revoke = lives if target.token.revoke else []
-        self._steps.end(target, rotation, revoke=revoke, lapse=[each for each in orders if each not in revoke])
+        lapse = [each for each in orders if each not in revoke]
+        self._steps.end(target, rotation, revoke=revoke, lapse=lapse, safety_line=line)
         known = self._revoked(target)
         known.update({each.spki_sha256: replace(each, state=IssuanceState.REVOKED) for each in revoke})
 
     def _keep_lists(
-        self, target: TokenTarget, seen: Observation, listed: frozenset[Serial] | None, on_list: frozenset[str]
+        self,
+        target: TokenTarget,
+        seen: Observation,
+        listed: frozenset[Serial] | None,
+        on_list: frozenset[str],
+        line: datetime | None,
     ) -> str:
         """
         Revoke what was replaced long enough ago, and keep the lists whole and short; return what went wrong.
@@ -445,7 +467,7 @@ class TokenReconciler:
         try:
             due = [order for order, at in self._replaced(target, seen) if at <= now]
             if due:
-                self._end(target, due, rotation)
+                self._end(target, due, rotation, line)
             known = self._revoked(target)
             over = [each for each in known.values() if _is_over(each, now - target.policy.skew)]
             missing = [
@@ -454,7 +476,7 @@ class TokenReconciler:
                 if name in on_list and order not in over and listed is not None and order.serial not in listed
             ]
             if over or missing:
-                self._steps.end(target, rotation, over=over, missing=missing)
+                self._steps.end(target, rotation, over=over, missing=missing, safety_line=line)
                 for each in over:
                     known.pop(each.spki_sha256, None)
         except AdapterError as error:

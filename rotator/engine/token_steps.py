@@ -137,6 +137,7 @@ class TokenSteps:
         lapse: Sequence[Issuance] = (),
         over: Sequence[Issuance] = (),
         missing: Sequence[Issuance] = (),
+        safety_line: datetime | None,
     ) -> None:
         """
         End orders: those to *revoke* go on the lists, those to *lapse* end by themselves.
@@ -162,9 +163,11 @@ class TokenSteps:
             for each in missing
         ]
         if rows or events:
-            self._recorder.write(rows, events)
+            self._recorder.write(rows, events, safety_line=safety_line)
 
-    def lose(self, target: TokenTarget, order: Issuance, rotation: Rotation | None) -> None:
+    def lose(
+        self, target: TokenTarget, order: Issuance, rotation: Rotation | None, *, safety_line: datetime | None
+    ) -> None:
         """Record that *order* got no answer: if it was carried out all the same, its token lapses by a known moment."""
         latest = order.asked_at + LATEST_ANSWER + target.token.lifetime + target.policy.skew
         row = replace(order, state=IssuanceState.LAPSED, not_after=latest)
@@ -175,7 +178,7 @@ class TokenSteps:
             EventType.LAPSED,
             reason="no usable answer came, so if a token was issued nobody has it and nobody can name it",
         )
-        self._recorder.write([row], [replace(event, result="unknown")])
+        self._recorder.write([row], [replace(event, result="unknown")], safety_line=safety_line)
 
     def scribe(self, target: TokenTarget, rotation: Rotation | None, *, rotation_id: str | None = None) -> Scribe:
         """Return the writer of this token's events."""

@@ -19,8 +19,8 @@ from rotator.adapters.directory import TokenDirectory
 from rotator.core.alert_kinds import AlertKind
 from rotator.core.event import EventType, Trigger
 from rotator.core.model import Serial, SubjectKind
-from rotator.errors import Denied, Unavailable
-from rotator.ports import Hold, RotationState, Stamp
+from rotator.errors import Denied, JournalError, Unavailable
+from rotator.ports import Hold, KnownToken, RotationState, Stamp
 from tests.engine.token_world import KEYS, WEB, FaultyKeys, TokenWorld
 from tests.fakes.faults import Crash, Faults
 from tests.fakes.kuma.timings import Timings
@@ -181,6 +181,73 @@ def test_asked_for_it_is_rotated(new_world: NewWorld) -> None:
     assert RotationState.DONE == next(each.state for each in world.rotations(WEB) if each.id == asked.id)
 
 
+def test_law_16_a_rotation_ends_when_every_place_has_the_token(new_world: NewWorld) -> None:
+    """One place that cannot be written keeps it open, and nothing is verified; once it can be, both are read back."""
+    world, puts = new_world(), list[str]()
+
+    def second_is_refused(call: str) -> None:
+        if call == "put":
+            puts.append(call)
+            if len(puts) > 1:
+                raise Unavailable("the disk is full")
+
+    world.faults.before = second_is_refused
+    asked = world.ask(WEB, SubjectKind.TOKEN)
+    world.run(span=timedelta(minutes=1), tick=timedelta(seconds=5))
+    view = world.engine.tokens.view(WEB)
+    assert view is not None
+    assert (True, (f"directory:{world.places[1]}",)) == (world.text(0) != world.text(1), view.waiting_on)
+    assert RotationState.OPEN == next(each.state for each in world.rotations(WEB) if each.id == asked.id)
+    assert [] == [each for each in world.events(EventType.VERIFIED) if each.rotation_id == asked.id]
+    world.faults.clear()
+    world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+    assert RotationState.DONE == next(each.state for each in world.rotations(WEB) if each.id == asked.id)
+    assert [] == world.wrong()
+
+
+def test_law_16_what_was_written_is_read_back_before_its_rotation_ends(new_world: NewWorld) -> None:
+    """A place that somebody spoils right after the write keeps the rotation open until it is put right."""
+    world, puts = new_world(), list[str]()
+
+    def spoil(call: str) -> None:
+        if call == "put":
+            puts.append(call)
+            if len(puts) == len(world.places):
+                (world.places[1] / "CURRENT" / "token").write_text("nonsense")
+
+    world.faults.after = spoil
+    asked = world.ask(WEB, SubjectKind.TOKEN)
+    world.run(until=lambda: len(puts) == len(world.places), span=timedelta(minutes=5))
+    assert RotationState.OPEN == next(each.state for each in world.rotations(WEB) if each.id == asked.id)
+    world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+    assert RotationState.DONE == next(each.state for each in world.rotations(WEB) if each.id == asked.id)
+    assert [] == world.wrong()
+
+
+def test_law_12_past_its_safety_line_a_token_waits_for_no_record(new_world: NewWorld) -> None:
+    """With a ledger that cannot be written, and a place that somebody changed, it is issued anew all the same."""
+    world = new_world()
+    world.faults.before = _away
+    view = world.engine.tokens.view(WEB)
+    assert view is not None
+    assert view.window is not None
+    line, first = view.window.safety_line, world.text()
+    world.run(until=lambda: world.clock.now() > line, span=timedelta(hours=1), tick=timedelta(seconds=20))
+
+    def no_ledger(call: str) -> None:
+        if call == "journal.commit":
+            raise JournalError("the disk is full")
+
+    world.faults.before = no_ledger
+    (world.places[1] / "CURRENT" / "token").write_text("nonsense")
+    world.run(until=lambda: world.text() != first, span=timedelta(minutes=5), tick=timedelta(seconds=2))
+    assert "" == world.lets_in(world.text())
+    world.faults.clear()
+    world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
+    assert [] == world.wrong()
+    assert any(each.late for each in world.events(EventType.DRIFTED))
+
+
 # --- signing keys -----------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +293,22 @@ def test_a_key_stays_while_a_token_needs_it(new_world: NewWorld) -> None:
     assert [] == world.wrong()
     world.run(span=timedelta(minutes=2))
     assert () == world.engine.alerting.raised()
+
+
+def test_law_18_a_login_of_rotators_own_keeps_its_key(new_world: NewWorld) -> None:
+    """A token that nobody here issues, and that is known to be in use, is waited for to its end, by its name."""
+    world = new_world()
+    keys = world.engine.fleet.signing_keys[KEYS].keys
+    assert isinstance(keys, FaultyKeys)
+    ends = world.clock.now() + timedelta(minutes=40)
+    keys.known = (KnownToken(name="rotator's own login", key=1, not_after=ends),)
+    world.ask(KEYS, SubjectKind.TOKEN)
+    world.run(until=lambda: world.clock.now() >= ends, span=timedelta(hours=1), tick=timedelta(seconds=20))
+    assert (1, 2) == world.standin.tokens.serials(world.ring)
+    view = world.engine.signing_keys.view(KEYS)
+    assert view is not None
+    assert ("rotator's own login",) == view.look.waiting_on
+    world.run(until=lambda: world.standin.tokens.serials(world.ring) == (2,), tick=timedelta(seconds=5))
 
 
 def test_keys_that_are_not_rotated_in_time_are_told_of(new_world: NewWorld) -> None:

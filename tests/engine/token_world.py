@@ -76,6 +76,8 @@ class FaultyKeys:
         self._faults = faults
         self.place = inner.place
         self.answer = True
+        self.known: tuple[KnownToken, ...] = ()
+        """Tokens of others that are known to be in use."""
 
     def held(self) -> tuple[SigningKey, ...]:
         """Return the keys, without a fault point, while they `answer`."""
@@ -95,7 +97,7 @@ class FaultyKeys:
 
     def known_tokens(self) -> tuple[KnownToken, ...]:
         """Return what is known, without a fault point."""
-        return self.inner.known_tokens()
+        return (*self.inner.known_tokens(), *self.known)
 
 
 class FaultyDirectory:
