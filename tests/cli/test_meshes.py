@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from rotator.cli import main
 from rotator.cli.tables import status_view
-from rotator.control import AdoptRequest, ControlServer
+from rotator.control import AdoptRequest
 from rotator.core.model import SubjectName
-from rotator.telemetry import configure_logging
+from tests.cli.served import Run, served
 from tests.fakes.operations import FakeOperations
 
-EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "kuma-universal-provided.yaml"
 DONE = {"subject": "default", "state": "done", "phase": "retired", "proven": 5, "total": 5, "outcome": "completed"}
 MESH = SubjectName("default")
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -32,19 +28,8 @@ def operations() -> FakeOperations:
 
 @pytest.fixture
 def run(tmp_path: Path, operations: FakeOperations, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    config = tmp_path / "rotator.yaml"
-    config.write_text(EXAMPLE.read_text().replace("/run/rotator/control.sock", f"{tmp_path}/control.sock"))
-    quiet = configure_logging("info", "json", io.StringIO())
-
-    def go(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["--config", str(config), *arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    with ControlServer(tmp_path / "control.sock", operations):
-        yield go
-    quiet()
+    with served(tmp_path, operations, capsys) as run:
+        yield run
 
 
 def asked(operations: FakeOperations) -> list[AdoptRequest]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rotator.cli import main
-from rotator.control import ApproveRequest, ControlServer, RejectRequest, Right
+from rotator.control import ApproveRequest, RejectRequest, Right
 from rotator.control.peer import in_pod, peer_of
-from rotator.telemetry import configure_logging
+from tests.cli.served import Run, served
 from tests.fakes.operations import FakeOperations
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "envoy.yaml"
@@ -26,8 +25,6 @@ WAITS = {
 }
 DONE = {"subject": "web", "state": "done", "phase": "in_use", "proven": 1, "total": 1, "outcome": "completed"}
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def operations() -> FakeOperations:
@@ -37,20 +34,8 @@ def operations() -> FakeOperations:
 @pytest.fixture
 def run(tmp_path: Path, operations: FakeOperations, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Run a command against a real socket whose every caller may do everything."""
-    text = EXAMPLE.read_text().replace("/run/rotator/control.sock", f"{tmp_path}/control.sock")
-    config = tmp_path / "rotator.yaml"
-    config.write_text(text)
-    quiet = configure_logging("info", "json", io.StringIO())
-
-    def go(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["--config", str(config), *words])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    with ControlServer(tmp_path / "control.sock", operations):
-        yield go
-    quiet()
+    with served(tmp_path, operations, capsys, example=EXAMPLE) as run:
+        yield run
 
 
 def test_a_request_that_waits_says_for_whom_and_until_when(run: Run, operations: FakeOperations) -> None:

@@ -506,6 +506,7 @@ def test_law_13_every_call_may_be_the_last(tmp_path: Path, fault: str) -> None:
             records = [each.detail["what"] for each in world.events(*WRITTEN)]
             # Three of the first change and five of the second: none twice, none missing.
             assert 8 == len(records), f"{fault} {n}: {records}"
+            assert 2 == len(world.events(EventType.COMPLETED)), f"{fault} {n}"
             assert [RotationState.DONE] * 2 == [each.state for each in world.rotations(PLATFORM)]
             assert ([], []) == (world.drift(), world.apply(dry_run=True)["plan"])
             assert OURS.items() <= world.there()["rotator-ledger"].labels.items()
