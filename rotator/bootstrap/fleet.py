@@ -62,7 +62,7 @@ def build_fleet(settings: Settings, sessions: Sessions, clock: Clock) -> Fleet:
         },
         platform=platform_target(settings, clock),
         tokens=token_targets(settings, clock, cluster),
-        signing_keys=signing_key_targets(settings),
+        signing_keys=signing_key_targets(settings, clock),
     )
 
 

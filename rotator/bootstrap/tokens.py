@@ -57,7 +57,7 @@ def token_targets(settings: Settings, clock: Clock, cluster: Callable[[], Object
                 api,
                 clock=clock,
                 skew=settings.timing.skew,
-                shelves=shelves_of(mesh, api),
+                shelves=shelves_of(mesh, api, clock),
                 changing=changing.setdefault(mesh.control_plane.address, threading.Lock()),
             ),
             stores=tuple(token_store(each, subject, settings, clock, cluster) for each in wanted.publish),
@@ -66,7 +66,7 @@ def token_targets(settings: Settings, clock: Clock, cluster: Callable[[], Object
     return found
 
 
-def signing_key_targets(settings: Settings) -> dict[SubjectName, SigningKeyTarget]:
+def signing_key_targets(settings: Settings, clock: Clock) -> dict[SubjectName, SigningKeyTarget]:
     """Return every set of signing keys of the configuration."""
     found = {}
     for name, wanted in settings.signing_keys.items():
@@ -75,7 +75,7 @@ def signing_key_targets(settings: Settings) -> dict[SubjectName, SigningKeyTarge
             name=SubjectName(name),
             policy=signing_key_policy(settings, name),
             keys=KumaSigningKeys(
-                shelves_of(mesh, ControlPlaneAPI(endpoint_of(mesh)), first_serial=wanted.first_serial),
+                shelves_of(mesh, ControlPlaneAPI(endpoint_of(mesh)), clock, first_serial=wanted.first_serial),
                 kind=TokenKind(wanted.signs),
                 mesh=mesh.name,
                 place=mesh.control_plane.address,
@@ -85,13 +85,14 @@ def signing_key_targets(settings: Settings) -> dict[SubjectName, SigningKeyTarge
     return found
 
 
-def shelves_of(mesh: Mesh, api: ControlPlaneAPI, *, first_serial: int = 1) -> Shelves:
+def shelves_of(mesh: Mesh, api: ControlPlaneAPI, clock: Clock, *, first_serial: int = 1) -> Shelves:
     """Return where the secrets of the control plane of *mesh* are: behind *api*, or in its cluster."""
     access = cluster_access(mesh)
     if access is None:
         return HTTPShelves(api)
     # The kubeconfig is read at the first call.
-    return ClusterShelves(cache(partial(ObjectAPI, access)), namespace=access.namespace, first_serial=first_serial)
+    objects = cache(partial(ObjectAPI, access))
+    return ClusterShelves(objects, namespace=access.namespace, clock=clock, first_serial=first_serial)
 
 
 def logins_at(settings: Settings, address: str) -> tuple[Path, ...]:

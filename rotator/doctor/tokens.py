@@ -48,7 +48,7 @@ def token_findings(settings: Settings, sessions: Sessions, clock: Clock) -> Iter
             about, mesh = f"trust_domain {name}", domain.mesh
             rights = partial(_rights, about, settings, name, mesh)
             yield from attempted(about, rights, otherwise="mend mesh.control_plane.kubernetes")
-    for keys in signing_key_targets(settings).values():
+    for keys in signing_key_targets(settings, clock).values():
         about = f"signing_keys {keys.name}"
         yield from attempted(about, partial(_keys, about, keys), otherwise="see docs/tokens.md")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rotator.adapters.kuma.api import ControlPlaneAPI, Endpoint
-from rotator.adapters.kuma.cluster_secrets import KEYS_AT_ONCE, ClusterShelves
+from rotator.adapters.kuma.cluster_secrets import KEYS_AT_ONCE, WHOLE_ROW_EVERY, ClusterShelves
 from rotator.adapters.kuma.rights import token_secret_rights
 from rotator.adapters.kuma.signing_keys import ADMIN_TOKEN, KumaSigningKeys
 from rotator.adapters.kuma.token_secrets import HTTPShelves, NamedSecret, Shelves
@@ -99,7 +99,7 @@ def world(way: Cluster | None, request: pytest.FixtureRequest, tmp_path: Path) -
         objects = cleanup.enter_context(
             contextlib.closing(ObjectAPI(ClusterAccess(namespace=namespace, kubeconfig_file=kubeconfig)))
         )
-        shelves = ClusterShelves(lambda: objects, namespace=namespace)
+        shelves = ClusterShelves(lambda: objects, namespace=namespace, clock=standin.clock)
         yield World(standin=standin, api=api, shelves=shelves, cluster=way, namespace=namespace)
 
 
@@ -207,6 +207,26 @@ def test_in_a_cluster_nothing_else_can_be_created_or_read(world: World) -> None:
     world.put(GLOBAL_SECRET, "somebodys-secret", "x")
     with pytest.raises(Denied):
         everywhere.read("somebodys-secret")
+
+
+def test_in_a_cluster_the_whole_row_is_looked_at_once_a_minute(world: World) -> None:
+    """A key that follows is seen at once, one that is added far away within a minute, and one that goes at once."""
+    if world.cluster is None:
+        pytest.skip("over HTTP one list shows every key")
+    keys = world.keys(TokenKind.ZONE)
+
+    def serials() -> list[int]:
+        return [each.serial for each in keys.held()]
+
+    world.put(GLOBAL_SECRET, "zone-token-signing-key-1", "a key")
+    assert [1] == serials()
+    for serial in (3, 40):
+        world.put(GLOBAL_SECRET, f"zone-token-signing-key-{serial}", "a key")
+    assert [1, 3] == serials()
+    world.standin.run(WHOLE_ROW_EVERY)
+    assert [1, 3, 40] == serials()
+    world.standin.delete(GLOBAL_SECRET, "zone-token-signing-key-1", mesh="")
+    assert [3, 40] == serials()
 
 
 def test_in_a_cluster_a_list_that_a_tool_applies_is_not_taken_from_it(world: World) -> None:

@@ -142,11 +142,11 @@ def test_what_config_rbac_prints_lets_tokens_be_revoked_and_keys_be_rotated(
     wanted = token_secrets_of(settings, "mesh", mesh)
     wait_until(lambda: () == _missing(access, wanted), within=timedelta(seconds=60), what="the rights to be in force")
     assert ("its account has every right in the cluster", "") in _said_of_tokens(settings)
-    shelves = shelves_of(mesh, ControlPlaneAPI(endpoint_of(mesh)))
+    shelves = shelves_of(mesh, ControlPlaneAPI(endpoint_of(mesh)), SystemClock())
     wait_until(lambda: _is_refused(shelves), within=timedelta(seconds=60), what="the policy to be in force")
     shelves.everywhere().write("dataplane-token-revocations-airflow", b"one", seen=None)
     shelves.everywhere().write("zone-token-revocations", b"one", seen=None)
-    (keys,) = signing_key_targets(settings).values()
+    (keys,) = signing_key_targets(settings, SystemClock()).values()
     keys.keys.add(7)
     assert [7] == [each.serial for each in keys.keys.held()]
     with contextlib.closing(ObjectAPI(access)) as api:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from rotator.adapters.kuma.kubernetes import keepers_of
@@ -24,8 +24,12 @@ from rotator.adapters.kuma.token_secrets import NamedSecret, Shelf
 from rotator.cluster.objects import FIELD_MANAGER, JSON, ObjectAPI
 from rotator.cluster.paths import path_of
 from rotator.errors import Conflict, Denied, Rejected
+from rotator.ports import Clock
 
 GLOBAL_SECRET_TYPE: Final = "system.kuma.io/global-secret"  # noqa: S105 -- the type of a Kubernetes Secret
+
+WHOLE_ROW_EVERY: Final = timedelta(minutes=1)
+"""A rotation that waits looks every few seconds: in between only known keys are read, and the two that may follow."""
 
 KEYS_AT_ONCE: Final = 64
 """Serials that rotator may read, add and remove, from the first on; RBAC names each."""
@@ -42,31 +46,40 @@ def serials(first: int) -> range:
 class ClusterShelves:
     """Implements `token_secrets.Shelves` through the API server of the control plane's cluster."""
 
-    def __init__(self, api: Callable[[], ObjectAPI], *, namespace: str, first_serial: int = 1) -> None:
+    def __init__(self, api: Callable[[], ObjectAPI], *, namespace: str, clock: Clock, first_serial: int = 1) -> None:
         """Keep secrets in *namespace*; keys are looked for from *first_serial* on. *api* is asked for when needed."""
         self._api = api
         self._namespace = namespace
+        self._clock = clock
         self._serials = serials(first_serial)
 
     def of_mesh(self, mesh: str) -> Shelf:
         """Return the secrets of *mesh*."""
-        return ClusterShelf(self._api, namespace=self._namespace, mesh=mesh, serials=self._serials)
+        return self._shelf(mesh)
 
     def everywhere(self) -> Shelf:
         """Return the GlobalSecrets."""
-        return ClusterShelf(self._api, namespace=self._namespace, mesh="", serials=self._serials)
+        return self._shelf("")
 
     def lists_of(self, mesh: str) -> tuple[Shelf, ...]:
         """Return the one kind that Kuma's code reads."""
         del mesh
         return (self.everywhere(),)
 
+    def _shelf(self, mesh: str) -> Shelf:
+        return ClusterShelf(self._api, namespace=self._namespace, mesh=mesh, serials=self._serials, clock=self._clock)
+
 
 class ClusterShelf:
     """Implements `token_secrets.Shelf`; without a mesh the GlobalSecrets."""
 
-    def __init__(self, api: Callable[[], ObjectAPI], *, namespace: str, mesh: str, serials: range) -> None:
+    def __init__(
+        self, api: Callable[[], ObjectAPI], *, namespace: str, mesh: str, serials: range, clock: Clock
+    ) -> None:
         self._api = api
+        self._clock = clock
+        self._rows: dict[str, tuple[float, frozenset[int]]] = {}
+        """By the beginning of their names: when the whole row was looked at, and which keys are known since."""
         self._namespace = namespace
         self._mesh = mesh
         self._serials = serials
@@ -80,11 +93,19 @@ class ClusterShelf:
         return None if found is None else self._named(name, found)
 
     def numbered(self, beginning: str) -> Iterator[NamedSecret]:
-        """Yield those of the row of serials that are there."""
-        for serial in self._serials:
-            found = self.read(f"{beginning}{serial}")
-            if found is not None:
-                yield found
+        """Yield those of the row of serials that are there; what somebody adds far from the others a minute late."""
+        now = self._clock.monotonic()
+        whole_at, known = self._rows.get(beginning, (now, frozenset()))
+        wanted = known | {max(known) + 1, max(known) + 2} if known else frozenset(self._serials)
+        if now - whole_at >= WHOLE_ROW_EVERY.total_seconds():
+            whole_at, wanted = now, frozenset(self._serials)
+        found = {
+            serial: each
+            for serial in sorted(wanted & frozenset(self._serials))
+            if (each := self.read(f"{beginning}{serial}")) is not None
+        }
+        self._rows[beginning] = whole_at, frozenset(found)
+        yield from found.values()
 
     def write(self, name: str, value: bytes, *, seen: NamedSecret | None) -> None:
         """Create one secret, or replace what was *seen*, and read it back."""
