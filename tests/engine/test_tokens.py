@@ -69,6 +69,8 @@ def test_a_token_is_renewed_before_its_end_and_the_one_before_is_revoked(new_wor
     world = new_world()
     first = world.text()
     world.run(until=lambda: world.text() != first, span=timedelta(minutes=35), tick=timedelta(seconds=10))
+    # Two minutes to read it: a little less than that is a long time to look.
+    world.run(span=timedelta(seconds=110), tick=timedelta(seconds=5))
     assert "" == world.lets_in(first)
     assert "" == world.lets_in(world.text())
     world.run(until=world.settled, span=timedelta(minutes=4), tick=timedelta(seconds=5))
@@ -199,6 +201,11 @@ def test_law_16_a_rotation_ends_when_every_place_has_the_token(new_world: NewWor
     assert (True, (f"directory:{world.places[1]}",)) == (world.text(0) != world.text(1), view.waiting_on)
     assert RotationState.OPEN == next(each.state for each in world.rotations(WEB) if each.id == asked.id)
     assert [] == [each for each in world.events(EventType.VERIFIED) if each.rotation_id == asked.id]
+    # What its consumer read last still lets in, whatever becomes of the place meanwhile.
+    before = world.text(1)
+    (world.places[1] / "CURRENT" / "token").write_text("nonsense")
+    world.run(span=timedelta(minutes=4), tick=timedelta(seconds=5))
+    assert "" == world.lets_in(before)
     world.faults.clear()
     world.run(until=world.settled, span=timedelta(minutes=20), tick=timedelta(seconds=5))
     assert RotationState.DONE == next(each.state for each in world.rotations(WEB) if each.id == asked.id)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import functools
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,37 @@ class TokenWorld(World):
         found += [f"token {each} has no end" for each in issued - ended - {present}]
         if present not in issued:
             found.append("what is published was never recorded as issued")
-        return found
+        return [*found, *self._records_wrong(issued)]
+
+    def _records_wrong(self, issued: set[str]) -> list[str]:
+        """Return every effect that is recorded twice, or not at all (law 21), in words."""
+        told = self.events(*_ONCE)
+        effects = Counter(
+            (
+                each.type,
+                each.subject,
+                each.rotation_id,
+                each.new.serial if each.new is not None else each.detail.get("serial"),
+                *(each.detail.get(key) for key in ("target", "publication", "kid", "order")),
+                (each.result, each.old.serial) if each.type is EventType.MISSED and each.old is not None else None,
+                each.reason if each.type in {EventType.DISTRIBUTED, EventType.LAPSED} else None,
+            )
+            for each in told
+        )
+        found = [f"{count} records of {effect}" for effect, count in effects.items() if count > 1]
+        for rotation in self.store.rotations():
+            if rotation.state is RotationState.DONE:
+                types = {each.type for each in told if each.rotation_id == rotation.id}
+                wanted = _OF_KEYS if rotation.subject == KEYS else _OF_TOKENS
+                found += [f"rotation {rotation.id} has no record {each}" for each in sorted(wanted - types)]
+        seen = {each.new.serial for each in self.events(EventType.DISTRIBUTED) if each.new is not None}
+        unused = {str(each.detail.get("serial")) for each in self.events(EventType.REVOKED, EventType.LAPSED)}
+        return found + [f"token {each} was never recorded as published" for each in issued - seen - unused]
+
+
+_OF_TOKENS = frozenset({EventType.ISSUED, EventType.DISTRIBUTED, EventType.VERIFIED, EventType.COMPLETED})
+_OF_KEYS = frozenset({EventType.ISSUED, EventType.ACTIVATED, EventType.RETIRED, EventType.COMPLETED})
+_ONCE = (*(_OF_TOKENS | _OF_KEYS), EventType.REVOKED, EventType.LAPSED, EventType.MISSED)
 
 
 @functools.cache
