@@ -92,8 +92,7 @@ class SigningKeyReconciler:
         begins = policy.calendar.next_allowed(trusted_at) or trusted_at
         if hold is not None:
             begins = max(begins, hold.until)
-        before_ends = token.token.revoke_after if token.token.revoke else token.token.lifetime
-        return begins + policy.budget.issue + policy.budget.publish + before_ends + policy.skew
+        return begins + policy.budget.issue + policy.budget.publish + token.token.revoke_after + policy.skew
 
     def want(self, name: SubjectName | None) -> KeyWant:
         """Return what these keys want of the tokens that they sign, as last seen."""

@@ -80,7 +80,39 @@ def test_a_token_is_renewed_before_its_end_and_the_one_before_is_revoked(new_wor
     assert 1 == len(lists[0])
     world.run(span=timedelta(minutes=45), tick=timedelta(seconds=20))
     assert lists[0][0] not in world.listed()[0] + world.listed()[1]
+    left = [each for each in world.events(EventType.LAPSED) if each.detail.get("serial") == lists[0][0]]
+    assert ["it left the revocation list with its end"] == [each.reason for each in left]
     assert [] == world.wrong()
+
+
+def test_law_21_what_ends_by_itself_is_recorded_as_lapsed(new_world: NewWorld) -> None:
+    """Where nothing is revoked the token before has one record of its end, and no list is touched."""
+    world = new_world(revoke=False)
+    view = world.engine.tokens.view(WEB)
+    assert view is not None
+    assert view.best is not None
+    assert view.best.token is not None
+    first, ends = view.best.token.id, view.best.token.not_after + timedelta(minutes=1)
+    world.run(until=lambda: world.clock.now() > ends, span=timedelta(hours=2), tick=timedelta(seconds=20))
+    lapsed = [each.detail.get("serial") for each in world.events(EventType.LAPSED)]
+    assert (first, len(set(lapsed))) == (lapsed[0], len(lapsed))
+    assert ([], [[], []]) == (world.events(EventType.REVOKED), world.listed())
+
+
+def test_law_21_what_somebody_takes_off_the_list_is_put_back_and_recorded(new_world: NewWorld) -> None:
+    """A revoked token whose name an administrator removes is refused again at the next look, with one record."""
+    world = new_world()
+    first = world.text()
+    world.ask(WEB, SubjectKind.TOKEN)
+    world.run(until=world.settled, span=timedelta(minutes=10), tick=timedelta(seconds=5))
+    ((name,), _) = world.listed()
+    issuer = world.engine.fleet.tokens[WEB].issuer
+    issuer.revoke(world.grant, add=frozenset(), drop=frozenset({Serial(name)}))
+    assert "" == world.lets_in(first)
+    world.run(until=lambda: world.listed() == [[name], [name]], span=timedelta(minutes=10), tick=timedelta(seconds=5))
+    assert "token is revoked" == world.lets_in(first)
+    world.run(span=timedelta(minutes=8), tick=timedelta(seconds=10))
+    assert ["somebody took it off the revocation list"] == [each.reason for each in world.events(EventType.DRIFTED)]
 
 
 def test_an_expired_token_is_renewed_and_explained(new_world: NewWorld) -> None:
