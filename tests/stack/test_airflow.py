@@ -120,20 +120,22 @@ def test_law_17_two_rolls_under_load_kill_no_task(installation: AirflowInstallat
 def test_control_a_plain_restart_kills_tasks(installation: AirflowInstallation) -> None:
     """The same load, TERM and five seconds of grace, as a plain rollout restart of pods does it: tasks are cut off."""
     airflow = installation.airflow
-    with Load(airflow, longest=LONGEST, every=OFTEN) as load:
+    with airflow.gate() as gate, Load(airflow, longest=LONGEST, every=OFTEN) as load:
+        # Of the load there may be nothing that lasts for so long just then; of this one it is certain.
+        held = ("python_load", airflow.give("python_load", 0, until=gate))
+        airflow.wait_for(*held, "begun")
         for member in airflow.members:
             airflow.wait_for(*load.later(5), "begun")
             airflow.restart_harshly(member.name, grace=timedelta(seconds=5))
             installation.wait_consuming()
-    cut = installation.left_behind()
-    for dag, run in cut:
+    for dag, run in installation.left_behind():
         airflow.give_up(dag, run)
     airflow.wait_finished()
-    account = Account(airflow, load.given)
-    assert account.cut_off
-    assert set(account.cut_off) <= set(cut), "some were killed before they had left their first line"
-    assert account.given == account.succeeded + len(cut)
-    print(f"a plain restart of three workers: {len(cut)} of {account.given} tasks cut off")  # noqa: T201 -- for README
+    account = Account(airflow, [*load.given, held])
+    lost = account.given - account.succeeded
+    assert held in account.cut_off
+    assert len(account.cut_off) <= lost, "some were killed before they had left their first line"
+    print(f"a plain restart of three workers: {lost - 1} of {len(load.given)} tasks cut off")  # noqa: T201 -- for README
 
 
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.soak)])
