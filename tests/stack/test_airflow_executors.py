@@ -191,12 +191,25 @@ def test_law_17_two_executors_are_rolled_and_no_task_is_lost(rotated: Rotated) -
     airflow = rotated.airflow
     airflow.call("PATCH", "/api/v2/dags/bash_load", {"is_paused": True})
     before = rotated.identities()
-    with airflow.gate() as gate:
-        given = [(dag, airflow.give(dag, 0, until=gate)) for dag in ("python_load", "edge_load")]
+    with airflow.gate() as of_scheduler, airflow.gate() as of_edge:
+        given = [
+            (dag, airflow.give(dag, 0, until=gate))
+            for dag, gate in (("python_load", of_scheduler), ("edge_load", of_edge))
+        ]
         for dag, run in given:
             airflow.wait_for(dag, run, "begun")
         known = len(rotated.drained())
         rotated.rotate(CERTIFICATE)
+
+        def drains(member: str) -> bool:
+            return any(each.detail.get("member") == member for each in rotated.drained()[known:])
+
+        # One of the two goes first, and the other's turn comes after it.
+        wait_until(
+            lambda: drains("scheduler") or drains(EDGE), within=PATIENCE, what="one of them to drain", every=SECOND / 4
+        )
+        assert before == rotated.identities(), "their tasks still run"
+        of_edge.touch()
         wait_until(
             lambda: all(airflow.paused().values()), within=PATIENCE, what="every DAG to be paused", every=SECOND / 4
         )

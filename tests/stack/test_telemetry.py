@@ -184,12 +184,14 @@ def test_from_a_refused_call_to_the_task_the_certificate_and_the_last_rotation(p
     collector = platform.collector
     answer = called(platform, REFUSED, "copy_books")
     assert 403 == answer["status"]
-    # Nothing is known but that somebody was refused.
+    # Nothing is known but that somebody was refused. Of the refusals that this module makes it is this task's.
     (line,) = seen(
         lambda: [
             each
             for each in collector.lines()
-            if each["attributes"].get("mesh.refused") and each["attributes"][DIRECTION] == "inbound"
+            if each["attributes"].get("mesh.refused")
+            and each["attributes"][DIRECTION] == "inbound"
+            and each.get("traceId") == answer["trace_id"]
         ],
         "the refusal's line",
     )
