@@ -113,7 +113,9 @@ class PlatformReconciler:
             if rotation is not None and change is not None:
                 present = self._look_at(target, self._applied(), plan=change.plan)
                 for number, step in change.plan.done(present.own):
-                    self._record(rotation, change, number, present.seen.get(step.address))
+                    # Where nobody looks any more, nothing being there proves no removal.
+                    if step.address.trust_domain in target.places:
+                        self._record(rotation, change, number, present.seen.get(step.address))
             yield rotation
 
     def found_applied(self, target: PlatformTarget) -> tuple[AppliedDocument, ...]:

@@ -208,6 +208,21 @@ def test_law_21_a_write_that_a_crash_left_unrecorded_is_recorded_before_it_is_su
     assert ({}, 2) == (world.there(), len(world.events(EventType.APPLIED)))
 
 
+def test_a_removal_is_not_recorded_for_a_mesh_that_is_configured_no_more(world: PlatformWorld) -> None:
+    """A change that is superseded after its mesh has left the configuration claims no write that it did not make."""
+    world.applied(world.permission("ledger", "finance"), world.service("old"))
+    world.place.behind = ("worker-1",)
+    world.configure(world.permission("ledger", "finance", "sales"))
+    world.apply()
+    known = len(world.events(EventType.APPLIED))
+    platform = world.fleet().platform
+    assert platform is not None
+    world.engine.fleet = replace(world.fleet(), platform=replace(platform, wanted={}, places={}))
+    world.apply(supersede=True)
+    assert "rotator-old-service" in world.there()
+    assert known == len(world.events(EventType.APPLIED))
+
+
 def test_a_plan_that_is_no_longer_true_is_refused(world: PlatformWorld) -> None:
     """What was shown is what is applied: another configuration or another hand in between refuses it, recorded."""
     digest = world.apply(dry_run=True)["digest"]
